@@ -50,7 +50,7 @@ pub use classify::{
 };
 pub use lookup::{Lookup, TablePosition};
 pub use mask::{kept, mask};
-pub use plan::{Fingerprint, Plan, PlanParts};
+pub use plan::{Fingerprint, Plan, PlanParts, TIE};
 #[cfg(feature = "plan-file")]
 pub use plan_file::PLAN_VERSION;
 pub use score::{Decay, log_score_per_head, log_score_per_state};

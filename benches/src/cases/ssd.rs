@@ -1,0 +1,110 @@
+//! The scan of Mamba-2.
+
+use super::CHUNK;
+use crate::data::{assert_close, leaked, view, view_mut};
+use crate::{Case, Rate, Work};
+use longmamba_core::{AlignedVec, DtLimits, Ssd, SsdInputs, SsdOut, oracle};
+use longmamba_cpu::{Cpu, Scratch};
+
+/// A chunk and a token of mamba2-130m, a chunk of a tiny model.
+pub fn ssd() -> Vec<Box<dyn Case>> {
+    let shapes = [[CHUNK, 24, 64, 128], [1, 24, 64, 128], [CHUNK, 6, 32, 64]];
+    shapes.into_iter().map(|shape| Box::new(Scan::new(shape)) as _).collect()
+}
+
+struct Scan {
+    /// `[len, heads, head_dim, d_state]`
+    shape: [usize; 4],
+    args: Ssd<'static>,
+    y: AlignedVec<f32>,
+    /// `[heads, d_state, head_dim]`
+    state: AlignedVec<f32>,
+    scratch: Scratch,
+}
+
+fn inputs([len, heads, head_dim, d_state]: [usize; 4]) -> SsdInputs<'static> {
+    let per_state = |seed| view(leaked(seed, len * d_state, -1.0, 1.0), [1, len, 1, d_state]);
+    SsdInputs {
+        x: view(leaked(1, len * heads * head_dim, -1.0, 1.0), [1, len, heads, head_dim]),
+        dt_raw: view(leaked(2, len * heads, -2.0, 2.0), [1, len, heads]),
+        a: leaked(3, heads, -8.0, -0.1),
+        b: per_state(4),
+        c: per_state(5),
+        d: Some(leaked(6, heads, -1.0, 1.0)),
+        dt_bias: Some(leaked(7, heads, -4.0, -2.0)),
+        delta_min: Some(leaked(8, heads, 0.0, 0.1)),
+        dt_limits: DtLimits::default(),
+        lengths: None,
+    }
+}
+
+impl Scan {
+    fn new(shape: [usize; 4]) -> Self {
+        let [len, heads, head_dim, d_state] = shape;
+        Scan {
+            shape,
+            args: Ssd::new(inputs(shape)).expect("shapes agree"),
+            y: AlignedVec::zeros(len * heads * head_dim),
+            state: AlignedVec::zeros(heads * d_state * head_dim),
+            scratch: Scratch::new(),
+        }
+    }
+}
+
+impl Case for Scan {
+    fn kernel(&self) -> String {
+        "ssd".into()
+    }
+
+    fn shape(&self) -> String {
+        let [len, heads, head_dim, d_state] = self.shape;
+        format!("{len} × {heads} heads × {head_dim}, {d_state} states")
+    }
+
+    /// `4 · head_dim · d_state` operations per token and head, which any method needs to bring the
+    /// input into the state and the state out; two exponentials (decay, softplus). The tensors, and
+    /// the state twice.
+    fn work(&self) -> Work {
+        let [len, heads, head_dim, d_state] = self.shape.map(|n| n as f64);
+        let state = heads * head_dim * d_state;
+        let tensors = len * (heads * (2.0 * head_dim + 1.0) + 2.0 * d_state);
+        let bytes = 4.0 * (tensors + 2.0 * state);
+        Work { flops: 4.0 * len * state, exps: 2.0 * len * heads, bytes, resident: bytes }
+    }
+
+    fn rate(&self) -> Rate {
+        Rate::Flops
+    }
+
+    /// The first two heads, from an empty state.
+    fn check(&mut self) {
+        self.state.fill(0.0);
+        self.run();
+        let [len, heads, head_dim, d_state] = self.shape;
+        let all = *self.args;
+        let some = Ssd::new(SsdInputs {
+            x: all.x.slice(2, 0..2).expect("inside"),
+            dt_raw: all.dt_raw.slice(2, 0..2).expect("inside"),
+            a: &all.a[..2],
+            d: all.d.map(|v| &v[..2]),
+            dt_bias: all.dt_bias.map(|v| &v[..2]),
+            delta_min: all.delta_min.map(|v| &v[..2]),
+            ..all
+        })
+        .expect("shapes agree");
+        let expected = oracle::ssd(&some, &vec![0.0; 2 * head_dim * d_state]);
+        let y = (0..len).flat_map(|t| &self.y[t * heads * head_dim..][..2 * head_dim]);
+        assert_close(&self.kernel(), 1e-4, y.copied().zip(expected.y));
+    }
+
+    fn run(&mut self) {
+        let [len, heads, head_dim, d_state] = self.shape;
+        let state = view_mut(&mut self.state, [1, heads, d_state, head_dim]).permute([0, 1, 3, 2]);
+        let out = SsdOut {
+            y: view_mut(&mut self.y, [1, len, heads, head_dim]),
+            state: state.expect("a permutation"),
+            stats: None,
+        };
+        Cpu::new().ssd(&self.args, out, &mut self.scratch).expect("shapes agree");
+    }
+}

@@ -1,0 +1,132 @@
+//! What this machine can do, measured beside the kernels, and how long that makes a kernel take at
+//! least.
+
+use crate::{Work, peak};
+use longmamba_core::AlignedVec;
+use longmamba_cpu::{Cpu, IsaKind};
+use rayon::prelude::*;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// How long one measurement may take, and how often it is repeated at least.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Time for all repeats together.
+    pub time: Duration,
+    /// The fewest repeats.
+    pub repeats: usize,
+}
+
+impl Effort {
+    /// Enough for a median.
+    pub const FULL: Effort = Effort { time: Duration::from_millis(300), repeats: 15 };
+    /// Just to see that it runs.
+    pub const SMOKE: Effort = Effort { time: Duration::ZERO, repeats: 1 };
+}
+
+/// The median time of one call, in seconds. Calls that are short are timed many at once.
+pub fn median(effort: Effort, mut call: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    call();
+    let once = start.elapsed().max(Duration::from_nanos(20));
+    let calls = if effort.repeats == 1 { 1 } else { (200e-6 / once.as_secs_f64()).ceil() as usize };
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < effort.repeats || start.elapsed() < effort.time {
+        let start = Instant::now();
+        (0..calls).for_each(|_| call());
+        times.push(start.elapsed().as_secs_f64() / calls as f64);
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The rates of the machine with a number of threads, all threads together.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How many threads.
+    pub threads: usize,
+    /// Reading: bytes of storage gone through, and bytes a second.
+    pub read: Vec<(f64, f64)>,
+    /// Copying from and to memory: bytes read plus bytes written a second.
+    pub copy: f64,
+    /// Multiplications and additions a second with the best instruction set.
+    pub flops: f64,
+    /// Exponentials a second, of values in the nearest cache, by the library's own function.
+    pub exps: f64,
+}
+
+/// Floats read as one: small enough for any cache, and long enough to be timed.
+const NEAR: usize = 4096;
+
+impl Limits {
+    /// Measures them on the current rayon pool.
+    pub fn measure(effort: Effort) -> Self {
+        let threads = rayon::current_num_threads();
+        let cpu = Cpu::new();
+        let largest = if effort.repeats == 1 { 1 << 18 } else { 1 << 26 };
+        let data = AlignedVec::<f32>::zeros(largest);
+        let mut read = Vec::new();
+        let mut floats = NEAR;
+        while floats <= largest {
+            let bytes = (floats * 4) as f64;
+            // What fits the caches of one core is read again and again by each.
+            let shared = floats >= NEAR * threads * 64;
+            let time = median(effort, || {
+                if shared {
+                    data[..floats].par_chunks(floats.div_ceil(threads)).for_each(|part| peak::read(cpu.isa(), part, 1));
+                } else {
+                    let times = (1 << 22) / floats;
+                    (0..threads).into_par_iter().for_each(|_| peak::read(cpu.isa(), &data[..floats], times));
+                }
+            });
+            let factor = if shared { 1 } else { threads * ((1 << 22) / floats) };
+            read.push((bytes, bytes * factor as f64 / time));
+            floats *= 4;
+        }
+        let (half, mut to) = (largest / 2, AlignedVec::<f32>::zeros(largest / 2));
+        let share = half.div_ceil(threads);
+        let time = median(effort, || {
+            let parts = data[..half].par_chunks(share).zip(to.par_chunks_mut(share));
+            parts.for_each(|(from, to)| to.copy_from_slice(from));
+            black_box(&mut to);
+        });
+        let copy = (half * 8) as f64 / time;
+        let flops = multiply_add_rate(cpu.isa(), threads, effort);
+        let mut values: Vec<_> = (0..threads).map(|_| AlignedVec::zeros(NEAR)).collect();
+        let time = median(effort, || {
+            values.par_iter_mut().for_each(|values| {
+                for _ in 0..64 {
+                    values.fill(-1.5);
+                    cpu.exp_nonpositive(values);
+                }
+            });
+        });
+        let exps = (threads * NEAR * 64) as f64 / time;
+        Limits { threads, read, copy, flops, exps }
+    }
+
+    /// The read bandwidth of the largest storage measured that is not above `resident`: the
+    /// cache that the data could come from.
+    pub fn bandwidth(&self, resident: f64) -> f64 {
+        let below = self.read.iter().filter(|(bytes, _)| *bytes <= resident.max(self.read[0].0));
+        below.last().map_or(f64::INFINITY, |&(_, rate)| rate)
+    }
+
+    /// The least time in seconds that `work` takes: the largest of bytes over bandwidth, operations
+    /// over their peak and exponentials over theirs.
+    pub fn floor(&self, work: Work) -> f64 {
+        let bytes = work.bytes / self.bandwidth(work.resident);
+        bytes.max(work.flops / self.flops).max(work.exps / self.exps)
+    }
+}
+
+/// Multiplications and additions a second of one instruction set, on the current pool.
+pub fn multiply_add_rate(isa: IsaKind, threads: usize, effort: Effort) -> f64 {
+    let rounds = if effort.repeats == 1 { 1 << 10 } else { 1 << 18 };
+    let mut flops = 0.0;
+    let time = median(effort, || {
+        flops = (0..threads).into_par_iter().map(|_| peak::multiply_add(isa, rounds)).sum();
+    });
+    flops / time
+}

@@ -1,0 +1,230 @@
+//! The depthwise causal convolution in front of both scans, with its SiLU.
+
+use crate::check;
+use crate::dispatch::{Block, Cpu, Cut, Divide, Kernel, block_cut, block_units, parallel};
+use crate::isa::Isa;
+use crate::math::silu;
+use longmamba_core::{Error, Result, View, ViewMut};
+
+/// Vectors of neighbouring channels that go through the tokens together: whole cache lines on every
+/// instruction set, and few enough for registers.
+const VECTORS: usize = 4;
+
+/// Taps whose weights are laid out on the stack at a time. A wider filter takes several passes, with
+/// the sums kept in the output.
+const TAPS: usize = 8;
+
+/// Channels of a cut between threads, a multiple of every instruction set's block.
+const BLOCK: usize = 64;
+
+impl Cpu {
+    /// For every sequence and channel `c`, with `history` in front of `x`:
+    ///
+    /// ```text
+    /// out[t,c] = silu(bias[c] + Σ_k weight[c,k] · x[t - (width - 1) + k, c])
+    /// ```
+    ///
+    /// * `x`, `out`: `[batch, len, channels]`, rows contiguous.
+    /// * `weight`: `[channels, width]`, `width` ≥ 1, any strides; the last tap meets the newest token.
+    ///   Best where neighbouring channels are contiguous.
+    /// * `bias`: `[channels]`. `None`: 0.
+    /// * `history`: `[batch, width - 1, channels]`, rows contiguous: the inputs before `x`, oldest
+    ///   first, zeros for a fresh sequence. On return, the last inputs of `history` and `x` together,
+    ///   so that the next part of the sequence can follow.
+    /// * `lengths`: `[batch]`, tokens of each sequence, each ≤ len. Past it `out` is 0 and `x` is not
+    ///   read. `None`: len each.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::NotContiguous`] or [`Error::Value`], naming the argument.
+    pub fn causal_conv1d(
+        &self,
+        x: View<'_, f32, 3>,
+        weight: View<'_, f32, 2>,
+        bias: Option<&[f32]>,
+        history: ViewMut<'_, f32, 3>,
+        out: ViewMut<'_, f32, 3>,
+        lengths: Option<&[usize]>,
+    ) -> Result<()> {
+        let [batch, len, channels] = x.shape();
+        let [_, width] = weight.shape();
+        if width == 0 {
+            let allowed = "at least 1";
+            return Err(Error::Value { tensor: "weight's width", index: 0, value: 0.0, allowed });
+        }
+        check::rows("x", &x, [batch, len, channels])?;
+        check::shape("weight", weight.shape(), [channels, width])?;
+        check::rows("history", &history.as_view(), [batch, width - 1, channels])?;
+        check::rows("out", &out.as_view(), [batch, len, channels])?;
+        bias.map_or(Ok(()), |b| check::shape("bias", [b.len()], [channels]))?;
+        check::lengths(lengths, batch, len)?;
+        let (history, out) = (Block::new(history), Block::new(out));
+        let job = Convolution { cpu: *self, x, weight, bias, lengths, history, out };
+        // A quarter of a million taps take some 30 µs.
+        parallel(job, (1 << 18) / (len * BLOCK * width).max(1));
+        Ok(())
+    }
+}
+
+/// The arguments of one thread: some of the channels of some of the sequences.
+struct Convolution<'a> {
+    cpu: Cpu,
+    x: View<'a, f32, 3>,
+    weight: View<'a, f32, 2>,
+    bias: Option<&'a [f32]>,
+    lengths: Option<&'a [usize]>,
+    history: Block<'a, f32, 3>,
+    out: Block<'a, f32, 3>,
+}
+
+impl Divide for Convolution<'_> {
+    fn units(&self) -> usize {
+        let [batch, _, channels] = self.x.shape();
+        block_units(batch, channels, BLOCK)
+    }
+
+    fn divide(self, at: usize) -> (Self, Self) {
+        let [batch, _, channels] = self.x.shape();
+        let (cpu, x, weight) = (self.cpu, self.x, self.weight);
+        match block_cut(batch, channels, BLOCK, at) {
+            Cut::Channel(c) => {
+                let (history, history_) = self.history.split_at(2, c);
+                let (out, out_) = self.out.split_at(2, c);
+                let (x, x_) = check::cut(x, 2, c);
+                let (weight, weight_) = check::cut(weight, 0, c);
+                let (bias, bias_) = self.bias.map(|b| b.split_at(c)).unzip();
+                let lengths = self.lengths;
+                (
+                    Convolution { cpu, x, weight, bias, lengths, history, out },
+                    Convolution {
+                        cpu,
+                        x: x_,
+                        weight: weight_,
+                        bias: bias_,
+                        lengths,
+                        history: history_,
+                        out: out_,
+                    },
+                )
+            }
+            Cut::Sequence(b) => {
+                let (history, history_) = self.history.split_at(0, b);
+                let (out, out_) = self.out.split_at(0, b);
+                let (x, x_) = check::cut(x, 0, b);
+                let (lengths, lengths_) = self.lengths.map(|l| l.split_at(b)).unzip();
+                let bias = self.bias;
+                (
+                    Convolution { cpu, x, weight, bias, lengths, history, out },
+                    Convolution {
+                        cpu,
+                        x: x_,
+                        weight,
+                        bias,
+                        lengths: lengths_,
+                        history: history_,
+                        out: out_,
+                    },
+                )
+            }
+        }
+    }
+
+    fn run(self) {
+        self.cpu.call(self)
+    }
+}
+
+impl Kernel for Convolution<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let [batch, len, channels] = self.x.shape();
+        for b in 0..batch {
+            let tokens = self.lengths.map_or(len, |lengths| lengths[b]);
+            let mut c = 0;
+            while c < channels {
+                let count = (VECTORS * I::LANES).min(channels - c);
+                self.channels(isa, b, tokens, c, count);
+                self.keep_history(b, tokens, c, count);
+                c += count;
+            }
+            for t in tokens..len {
+                self.out.row_mut([b, t, 0], channels).fill(0.0);
+            }
+        }
+    }
+}
+
+impl Convolution<'_> {
+    /// All tokens of one sequence, for `count` channels from `c` on.
+    #[inline(always)]
+    fn channels<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, c: usize, count: usize) {
+        let [_, width] = self.weight.shape();
+        let mut bias = [0.0; VECTORS * 16];
+        if let Some(values) = self.bias {
+            bias[..count].copy_from_slice(&values[c..c + count]);
+        }
+        let mut first = 0;
+        while first < width {
+            let taps = TAPS.min(width - first);
+            let weights = self.taps(first, taps, c, count);
+            for t in 0..tokens {
+                let before = if first == 0 { &bias[..count] } else { self.out.row([b, t, c], count) };
+                let mut sums = [isa.zero(); VECTORS];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = isa.load_at(before, v * I::LANES);
+                }
+                for (k, weight) in weights[..taps].iter().enumerate() {
+                    // The index into history and x, one after the other.
+                    let at = t + first + k;
+                    let row = match at.checked_sub(width - 1) {
+                        Some(token) => &self.x.row([b, token, c])[..count],
+                        None => self.history.row([b, at, c], count),
+                    };
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        let weight = isa.load(&weight[v * I::LANES..]);
+                        *sum = isa.fma(weight, isa.load_at(row, v * I::LANES), *sum);
+                    }
+                }
+                if first + taps == width {
+                    sums = silu(isa, sums);
+                }
+                let out = self.out.row_mut([b, t, c], count);
+                for (v, &sum) in sums.iter().enumerate() {
+                    isa.store_at(sum, out, v * I::LANES);
+                }
+            }
+            first += taps;
+        }
+    }
+
+    /// The weights of `taps` taps from `first` on, tap by tap.
+    #[inline(always)]
+    fn taps(&self, first: usize, taps: usize, c: usize, count: usize) -> [[f32; VECTORS * 16]; TAPS] {
+        let mut weights = [[0.0; VECTORS * 16]; TAPS];
+        let [channel_stride, tap_stride] = self.weight.layout().strides();
+        let data = &self.weight.data()[c * channel_stride..];
+        for (k, row) in weights[..taps].iter_mut().enumerate() {
+            for (i, weight) in row[..count].iter_mut().enumerate() {
+                *weight = data[i * channel_stride + (first + k) * tap_stride];
+            }
+        }
+        weights
+    }
+
+    /// Moves the last `width - 1` inputs, old history included, into the history.
+    #[inline(always)]
+    fn keep_history(&mut self, b: usize, tokens: usize, c: usize, count: usize) {
+        let [_, kept, _] = self.history.shape();
+        for i in 0..kept {
+            // Ascending, so that a row is read before it is overwritten.
+            let mut row = [0.0; VECTORS * 16];
+            let from = match (tokens + i).checked_sub(kept) {
+                Some(token) => &self.x.row([b, token, c])[..count],
+                None => self.history.row([b, tokens + i, c], count),
+            };
+            row[..count].copy_from_slice(from);
+            self.history.row_mut([b, i, c], count).copy_from_slice(&row[..count]);
+        }
+    }
+}

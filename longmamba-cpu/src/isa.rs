@@ -1,0 +1,229 @@
+//! The instruction sets. A kernel is written once, generic over [`Isa`]; the modules below map its
+//! two dozen operations to instructions.
+//!
+//! A value of a type that implements [`Isa`] is a *token*: it can only be made by the type's `new`,
+//! which asks the processor. Whoever holds one may use the instructions, which is why the operations
+//! are safe.
+//!
+//! Every operation is `#[inline(always)]`: it must end up inside the one `#[target_feature]`
+//! function of its instruction set (see `dispatch`), because only there can the intrinsics be
+//! inlined. For the same reason kernels are `#[inline(always)]` down to their leaves and keep vectors
+//! out of closures, which cannot carry the attribute.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod scalar;
+pub(crate) mod tile;
+
+use half::{bf16, f16};
+use std::fmt;
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IsaKind {
+    /// Plain Rust, on every processor: four lanes that the compiler may or may not vectorise.
+    Scalar,
+    /// aarch64, four lanes.
+    Neon,
+    /// x86-64 with AVX2, FMA and F16C, eight lanes.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL, sixteen lanes.
+    Avx512,
+}
+
+impl fmt::Display for IsaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            IsaKind::Scalar => "scalar",
+            IsaKind::Neon => "neon",
+            IsaKind::Avx2 => "avx2",
+            IsaKind::Avx512 => "avx512",
+        })
+    }
+}
+
+/// A vector of `LANES` floats and what can be done with it.
+///
+/// # Safety
+/// A value of the implementing type must prove that the processor supports every instruction that
+/// its operations use.
+pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
+    /// `LANES` floats.
+    type V: Copy;
+    /// Which one this is.
+    const KIND: IsaKind;
+    /// Floats in a vector: 4, 8 or 16.
+    const LANES: usize;
+    /// Vector registers, 16 or 32: kernels size their register tiles by it.
+    const REGISTERS: usize;
+
+    /// `value` in every lane.
+    fn splat(self, value: f32) -> Self::V;
+
+    /// Reads `LANES` floats.
+    ///
+    /// # Safety
+    /// `src` must be valid for reading `LANES` floats. No alignment is needed.
+    unsafe fn load_ptr(self, src: *const f32) -> Self::V;
+
+    /// Writes `LANES` floats.
+    ///
+    /// # Safety
+    /// `dst` must be valid for writing `LANES` floats. No alignment is needed.
+    unsafe fn store_ptr(self, v: Self::V, dst: *mut f32);
+
+    /// The first `LANES` elements of `src`.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    #[inline(always)]
+    fn load(self, src: &[f32]) -> Self::V {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has at least `LANES` elements.
+        unsafe { self.load_ptr(src.as_ptr()) }
+    }
+
+    /// Overwrites the first `LANES` elements of `dst`.
+    ///
+    /// # Panics
+    /// Where `dst` is shorter.
+    #[inline(always)]
+    fn store(self, v: Self::V, dst: &mut [f32]) {
+        assert!(dst.len() >= Self::LANES);
+        // SAFETY: `dst` has at least `LANES` elements.
+        unsafe { self.store_ptr(v, dst.as_mut_ptr()) }
+    }
+
+    /// All of `src`, at most `LANES` elements; the other lanes are zero.
+    ///
+    /// # Panics
+    /// Where `src` is longer than a vector.
+    fn load_part(self, src: &[f32]) -> Self::V;
+
+    /// Fills `dst`, at most `LANES` elements, from the first lanes.
+    ///
+    /// # Panics
+    /// Where `dst` is longer than a vector.
+    fn store_part(self, v: Self::V, dst: &mut [f32]);
+
+    /// The elements of `row` from `at` on, as many as there are; the other lanes are zero.
+    #[inline(always)]
+    fn load_at(self, row: &[f32], at: usize) -> Self::V {
+        match row.get(at..at + Self::LANES) {
+            Some(whole) => self.load(whole),
+            None => self.load_part(row.get(at..).unwrap_or(&[])),
+        }
+    }
+
+    /// Overwrites the elements of `row` from `at` on, as many as there are.
+    #[inline(always)]
+    fn store_at(self, v: Self::V, row: &mut [f32], at: usize) {
+        match row.get_mut(at..at + Self::LANES) {
+            Some(whole) => self.store(v, whole),
+            None => self.store_part(v, row.get_mut(at..).unwrap_or(&mut [])),
+        }
+    }
+
+    /// The first `LANES` elements of `src`, widened.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    fn load_f16(self, src: &[f16]) -> Self::V;
+
+    /// The first `LANES` elements of `src`, widened.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    fn load_bf16(self, src: &[bf16]) -> Self::V;
+
+    /// All of `src`, at most `LANES` elements, widened; the other lanes are zero.
+    ///
+    /// # Panics
+    /// Where `src` is longer than a vector.
+    #[inline(always)]
+    fn load_f16_part(self, src: &[f16]) -> Self::V {
+        let mut buffer = [f16::ZERO; 16];
+        buffer[..Self::LANES][..src.len()].copy_from_slice(src);
+        self.load_f16(&buffer)
+    }
+
+    /// All of `src`, at most `LANES` elements, widened; the other lanes are zero.
+    ///
+    /// # Panics
+    /// Where `src` is longer than a vector.
+    #[inline(always)]
+    fn load_bf16_part(self, src: &[bf16]) -> Self::V {
+        let mut buffer = [bf16::ZERO; 16];
+        buffer[..Self::LANES][..src.len()].copy_from_slice(src);
+        self.load_bf16(&buffer)
+    }
+
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`, rounded once, except that [`IsaKind::Scalar`] rounds twice.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a · b`, rounded as [`Isa::fma`].
+    fn nfma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger. Where `b` is NaN, `b`; a NaN in `a` may be lost.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller. Where `b` is NaN, `b`; a NaN in `a` may be lost.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `|a|`
+    fn abs(self, a: Self::V) -> Self::V;
+    /// `-a`
+    fn neg(self, a: Self::V) -> Self::V;
+    /// `√a`
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// The nearest integer, ties to even, as a float.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `a · 2ⁿ` for integral `n` and normal `a`, where the result is normal too; any value elsewhere,
+    /// except that a NaN in both stays NaN.
+    fn scale_pow2(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `yes` where `a > b`, else (also where either is NaN) `no`.
+    fn select_gt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// `yes` where `a ≤ b`, else (also where either is NaN) `no`.
+    fn select_le(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// 0 where `a > b`, else (also where either is NaN) `v`: cheaper than a general choice.
+    fn zero_where_gt(self, a: Self::V, b: Self::V, v: Self::V) -> Self::V;
+    /// The sum of the lanes, in pairs: halves added, then quarters, and so on.
+    fn reduce_sum(self, a: Self::V) -> f32;
+
+    /// Transposes a block of `LANES × LANES`: `dst[k · dst_stride + i] = src[i · src_stride + k]`.
+    ///
+    /// # Panics
+    /// Where a slice is shorter than the block.
+    #[inline(always)]
+    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
+        for i in 0..Self::LANES {
+            for k in 0..Self::LANES {
+                dst[k * dst_stride + i] = src[i * src_stride + k];
+            }
+        }
+    }
+
+    /// Zero in every lane.
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+}
+
+/// Whether `slice` has `lanes` rows of `lanes` elements, `stride` apart.
+#[inline(always)]
+fn covers_block(slice: &[f32], stride: usize, lanes: usize) -> bool {
+    let last = stride.checked_mul(lanes - 1).and_then(|at| at.checked_add(lanes));
+    last.is_some_and(|end| end <= slice.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! NEON, part of every aarch64 processor: four lanes, thirty-two registers.
+
+use super::{Isa, IsaKind, covers_block};
+use crate::dispatch::Kernel;
+use half::{bf16, f16};
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// The token of [`IsaKind::Neon`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    /// `None` where the processor lacks NEON, which no 64-bit one does.
+    pub(crate) fn new() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Neon(()))
+    }
+
+    /// Runs `kernel`, compiled for this instruction set.
+    #[inline]
+    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the feature is there.
+        unsafe { run(self, kernel) }
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn run<K: Kernel>(isa: Neon, kernel: K) -> K::Out {
+    kernel.run(isa)
+}
+
+/// One intrinsic that takes and returns registers only.
+macro_rules! op {
+    ($($body:tt)*) => {
+        // SAFETY: `self` proves NEON; registers in, registers out.
+        unsafe { $($body)* }
+    };
+}
+
+// SAFETY: the operations use NEON, which `new` has checked.
+unsafe impl Isa for Neon {
+    type V = float32x4_t;
+    const KIND: IsaKind = IsaKind::Neon;
+    const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> float32x4_t {
+        op!(vdupq_n_f32(value))
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, src: *const f32) -> float32x4_t {
+        // SAFETY: the caller vouches for four floats; `self` proves NEON.
+        unsafe { vld1q_f32(src) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: float32x4_t, dst: *mut f32) {
+        // SAFETY: the caller vouches for four floats; `self` proves NEON.
+        unsafe { vst1q_f32(dst, v) }
+    }
+    #[inline(always)]
+    fn load_part(self, src: &[f32]) -> float32x4_t {
+        let mut buffer = [0.0; 4];
+        buffer[..src.len()].copy_from_slice(src);
+        self.load(&buffer)
+    }
+    #[inline(always)]
+    fn store_part(self, v: float32x4_t, dst: &mut [f32]) {
+        let mut buffer = [0.0; 4];
+        self.store(v, &mut buffer);
+        dst.copy_from_slice(&buffer[..dst.len()]);
+    }
+    // The conversion intrinsic needs a type that is newer than the oldest supported compiler; the
+    // instruction itself is part of the base architecture.
+    #[inline(always)]
+    fn load_f16(self, src: &[f16]) -> float32x4_t {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 8 bytes that are read; the instruction only writes its output.
+        unsafe {
+            let narrow = vld1_u16(src.as_ptr().cast());
+            let wide: float32x4_t;
+            asm!(
+                "fcvtl {wide:v}.4s, {narrow:v}.4h",
+                wide = lateout(vreg) wide,
+                narrow = in(vreg) narrow,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+            wide
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(self, src: &[bf16]) -> float32x4_t {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 8 bytes that are read; `self` proves NEON.
+        unsafe {
+            let narrow = vld1_u16(src.as_ptr().cast());
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(narrow))
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vaddq_f32(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vsubq_f32(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vdivq_f32(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        op!(vfmaq_f32(c, a, b))
+    }
+    #[inline(always)]
+    fn nfma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        op!(vfmsq_f32(c, a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vmaxq_f32(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        op!(vminq_f32(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: float32x4_t) -> float32x4_t {
+        op!(vabsq_f32(a))
+    }
+    #[inline(always)]
+    fn neg(self, a: float32x4_t) -> float32x4_t {
+        op!(vnegq_f32(a))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        op!(vsqrtq_f32(a))
+    }
+    #[inline(always)]
+    fn round(self, a: float32x4_t) -> float32x4_t {
+        op!(vrndnq_f32(a))
+    }
+    #[inline(always)]
+    fn scale_pow2(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
+        op!({
+            let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
+            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), exponent))
+        })
+    }
+    #[inline(always)]
+    fn select_gt(
+        self,
+        a: float32x4_t,
+        b: float32x4_t,
+        yes: float32x4_t,
+        no: float32x4_t,
+    ) -> float32x4_t {
+        op!(vbslq_f32(vcgtq_f32(a, b), yes, no))
+    }
+    #[inline(always)]
+    fn select_le(
+        self,
+        a: float32x4_t,
+        b: float32x4_t,
+        yes: float32x4_t,
+        no: float32x4_t,
+    ) -> float32x4_t {
+        op!(vbslq_f32(vcleq_f32(a, b), yes, no))
+    }
+    #[inline(always)]
+    fn zero_where_gt(self, a: float32x4_t, b: float32x4_t, v: float32x4_t) -> float32x4_t {
+        op!(vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcgtq_f32(a, b))))
+    }
+    #[inline(always)]
+    fn reduce_sum(self, a: float32x4_t) -> f32 {
+        op!({
+            let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        })
+    }
+    #[inline(always)]
+    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
+        assert!(covers_block(src, src_stride, 4) && covers_block(dst, dst_stride, 4));
+        let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
+        // SAFETY: both slices cover their blocks of 4 × 4; `self` proves NEON.
+        unsafe {
+            let a = vld1q_f32(src);
+            let b = vld1q_f32(src.add(src_stride));
+            let c = vld1q_f32(src.add(2 * src_stride));
+            let d = vld1q_f32(src.add(3 * src_stride));
+            // a0 c0 a1 c1, a2 c2 a3 c3, and the same of b and d.
+            let (ac01, ac23) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
+            let (bd01, bd23) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
+            vst1q_f32(dst, vzip1q_f32(ac01, bd01));
+            vst1q_f32(dst.add(dst_stride), vzip2q_f32(ac01, bd01));
+            vst1q_f32(dst.add(2 * dst_stride), vzip1q_f32(ac23, bd23));
+            vst1q_f32(dst.add(3 * dst_stride), vzip2q_f32(ac23, bd23));
+        }
+    }
+}

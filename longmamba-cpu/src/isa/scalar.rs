@@ -1,0 +1,144 @@
+//! Plain Rust: the reference for the other instruction sets, and the fallback.
+
+use super::{Isa, IsaKind};
+use half::{bf16, f16};
+
+/// The token of [`IsaKind::Scalar`]; any processor will do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar(());
+
+type V = [f32; 4];
+
+impl Scalar {
+    pub(crate) fn new() -> Self {
+        Scalar(())
+    }
+}
+
+/// `[f(a0, b0), ..]`, written out because a closure could not be forced inline.
+macro_rules! lanes {
+    ($lane:ident => $value:expr) => {{
+        let mut out = [0.0f32; 4];
+        let mut $lane = 0;
+        while $lane < 4 {
+            out[$lane] = $value;
+            $lane += 1;
+        }
+        out
+    }};
+}
+
+// SAFETY: no operation uses anything but plain Rust.
+unsafe impl Isa for Scalar {
+    type V = V;
+    const KIND: IsaKind = IsaKind::Scalar;
+    const LANES: usize = 4;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> V {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, src: *const f32) -> V {
+        // SAFETY: the caller vouches for `LANES` floats; the read needs no alignment.
+        unsafe { src.cast::<V>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: V, dst: *mut f32) {
+        // SAFETY: the caller vouches for `LANES` floats; the write needs no alignment.
+        unsafe { dst.cast::<V>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn load_part(self, src: &[f32]) -> V {
+        let mut v = [0.0; 4];
+        v[..src.len()].copy_from_slice(src);
+        v
+    }
+    #[inline(always)]
+    fn store_part(self, v: V, dst: &mut [f32]) {
+        dst.copy_from_slice(&v[..dst.len()]);
+    }
+    #[inline(always)]
+    fn load_f16(self, src: &[f16]) -> V {
+        let src = &src[..4];
+        lanes!(i => src[i].to_f32())
+    }
+    #[inline(always)]
+    fn load_bf16(self, src: &[bf16]) -> V {
+        let src = &src[..4];
+        lanes!(i => f32::from_bits(u32::from(src[i].to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        lanes!(i => a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        lanes!(i => a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        lanes!(i => a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        lanes!(i => a[i] / b[i])
+    }
+    // Not `mul_add`: without the instruction it is a slow call into the maths library.
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        lanes!(i => a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn nfma(self, a: V, b: V, c: V) -> V {
+        lanes!(i => c[i] - a[i] * b[i])
+    }
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        lanes!(i => if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: V, b: V) -> V {
+        lanes!(i => if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn abs(self, a: V) -> V {
+        lanes!(i => a[i].abs())
+    }
+    #[inline(always)]
+    fn neg(self, a: V) -> V {
+        lanes!(i => -a[i])
+    }
+    #[inline(always)]
+    fn sqrt(self, a: V) -> V {
+        lanes!(i => a[i].sqrt())
+    }
+    // Adding 1.5·2²³ pushes the fraction out of the mantissa; unlike `round_ties_even` this is no
+    // call where the processor lacks the instruction. Values that large are integers already.
+    #[inline(always)]
+    fn round(self, a: V) -> V {
+        const MAGIC: f32 = 12_582_912.0;
+        lanes!(i => if a[i].abs() < 4_194_304.0 { (a[i] + MAGIC) - MAGIC } else { a[i] })
+    }
+    #[inline(always)]
+    fn scale_pow2(self, a: V, n: V) -> V {
+        lanes!(i => f32::from_bits(a[i].to_bits().wrapping_add((n[i] as i32 as u32) << 23)))
+    }
+    #[inline(always)]
+    fn select_gt(self, a: V, b: V, yes: V, no: V) -> V {
+        lanes!(i => if a[i] > b[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    fn select_le(self, a: V, b: V, yes: V, no: V) -> V {
+        lanes!(i => if a[i] <= b[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    fn zero_where_gt(self, a: V, b: V, v: V) -> V {
+        lanes!(i => if a[i] > b[i] { 0.0 } else { v[i] })
+    }
+    #[inline(always)]
+    fn reduce_sum(self, a: V) -> f32 {
+        (a[0] + a[2]) + (a[1] + a[3])
+    }
+}

@@ -1,0 +1,341 @@
+//! The small matrix product that matmul and SSD are made of:
+//!
+//! ```text
+//! out[i, j] (+)= Σ_k left[i, k] · right[k, j]
+//! ```
+//!
+//! A tile of `MR` rows and `NV` vectors of columns of the result stays in registers while k runs. For
+//! every k it takes `NV` vectors of `right` and `MR` single values of `left`, each copied into all
+//! lanes, and does `MR · NV` multiply-adds: with 6 × 2 that is 12 against 8 loads, so that the
+//! multipliers and not the loads set the pace. The tile must hide the latency of a multiply-add (four
+//! cycles, two of them a cycle: at least 8 sums in flight) and leave registers for its operands.
+//!
+//! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k,
+//! added to `out` at the end: how the rows and columns are cut into tiles cannot be seen in the result.
+
+use super::{Isa, IsaKind};
+use crate::dispatch::Block;
+
+/// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k · depth_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    /// Storage from the first element on.
+    pub(crate) data: &'a [f32],
+    /// Distance between rows.
+    pub(crate) row_stride: usize,
+    /// Distance between neighbours in k. Fastest where it is the literal 1.
+    pub(crate) depth_stride: usize,
+}
+
+/// The right factor, `[depth, columns]`: element `[k, j]` is `data[k · depth_stride + j]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    /// Storage from the first element on.
+    pub(crate) data: &'a [f32],
+    /// Distance between neighbours in k.
+    pub(crate) depth_stride: usize,
+}
+
+/// Columns of a full tile; the fastest width of `right`.
+pub(crate) const fn tile_columns<I: Isa>() -> usize {
+    I::LANES
+        * match I::KIND {
+            IsaKind::Neon => 4,
+            IsaKind::Scalar | IsaKind::Avx2 | IsaKind::Avx512 => 2,
+        }
+}
+
+/// The widest tile of all instruction sets.
+const MAX_COLUMNS: usize = 32;
+
+/// `out = left · right`, or `out += left · right`, with `depth` products an element. The rows of
+/// `out` must be contiguous.
+///
+/// # Panics
+/// Where `left` or `right` is too short for the shape of `out`, or a row of `out` is not contiguous.
+#[inline(always)]
+pub(crate) fn multiply<I: Isa>(
+    isa: I,
+    left: Left<'_>,
+    right: Right<'_>,
+    depth: usize,
+    out: &mut Block<'_, f32, 2>,
+    accumulate: bool,
+) {
+    let [rows, columns] = out.shape();
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    if depth > 0 {
+        let last_left = offset(rows - 1, left.row_stride, depth - 1, left.depth_stride);
+        let last_right = offset(depth - 1, right.depth_stride, columns - 1, 1);
+        assert!(last_left.is_some_and(|at| at < left.data.len()), "left factor is too short");
+        assert!(last_right.is_some_and(|at| at < right.data.len()), "right factor is too short");
+    }
+    let product = Product { left, right, depth, accumulate };
+    // Register tiles: 16 registers hold 6 × 2 sums, 2 vectors of `right` and 1 of `left`; 32 hold
+    // 24 sums. NEON has short vectors, so its tile is wide rather than high.
+    // SAFETY: all elements of both factors up to the last were just shown to be inside the slices.
+    unsafe {
+        match I::KIND {
+            IsaKind::Neon => product.columns::<I, 6, 4>(isa, out),
+            IsaKind::Avx512 => product.columns::<I, 12, 2>(isa, out),
+            IsaKind::Scalar | IsaKind::Avx2 => product.columns::<I, 6, 2>(isa, out),
+        }
+    }
+}
+
+/// `i · row + k · step`, or `None` where it overflows.
+#[inline(always)]
+fn offset(i: usize, row: usize, k: usize, step: usize) -> Option<usize> {
+    i.checked_mul(row)?.checked_add(k.checked_mul(step)?)
+}
+
+/// The arguments of [`multiply`] after its checks: every element of `left` and `right` that the shape
+/// of the result asks for is inside its slice. The unsafe methods rely on that for the same result.
+struct Product<'a> {
+    left: Left<'a>,
+    right: Right<'a>,
+    depth: usize,
+    accumulate: bool,
+}
+
+impl Product<'_> {
+    /// Cuts the columns into panels: `NV` vectors wide while at least half of that is left, then one.
+    ///
+    /// # Safety
+    /// The factors must cover `out`, as [`Product`] says.
+    #[inline(always)]
+    unsafe fn columns<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        isa: I,
+        out: &mut Block<'_, f32, 2>,
+    ) {
+        let columns = out.shape()[1];
+        let mut at = 0;
+        while columns - at > I::LANES * NV / 2 {
+            let width = (columns - at).min(I::LANES * NV);
+            // SAFETY: the caller vouches; `at + width <= columns`.
+            unsafe { self.rows::<I, MR, NV>(isa, out, at, width) };
+            at += width;
+        }
+        while at < columns {
+            let width = (columns - at).min(I::LANES);
+            // SAFETY: as above.
+            unsafe { self.rows::<I, MR, 1>(isa, out, at, width) };
+            at += width;
+        }
+    }
+
+    /// The `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 4, 2 and 1.
+    ///
+    /// # Safety
+    /// As [`Product::columns`], and `column + width` must be at most the columns of `out`.
+    #[inline(always)]
+    unsafe fn rows<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        isa: I,
+        out: &mut Block<'_, f32, 2>,
+        column: usize,
+        width: usize,
+    ) {
+        let rows = out.shape()[0];
+        let mut row = 0;
+        // SAFETY: the caller vouches, and each tile ends at or before the last row.
+        unsafe {
+            while rows - row >= MR {
+                self.tile::<I, MR, NV>(isa, out, row, column, width);
+                row += MR;
+            }
+            while rows - row >= 4 {
+                self.tile::<I, 4, NV>(isa, out, row, column, width);
+                row += 4;
+            }
+            if rows - row >= 2 {
+                self.tile::<I, 2, NV>(isa, out, row, column, width);
+                row += 2;
+            }
+            if rows > row {
+                self.tile::<I, 1, NV>(isa, out, row, column, width);
+            }
+        }
+    }
+
+    /// One tile of the result, `width` columns of which exist.
+    ///
+    /// # Safety
+    /// As [`Product::rows`], and `row + MR` must be at most the rows of `out`.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        isa: I,
+        out: &mut Block<'_, f32, 2>,
+        row: usize,
+        column: usize,
+        width: usize,
+    ) {
+        let Product { left, right, depth, accumulate } = *self;
+        let mut sums = [[isa.zero(); NV]; MR];
+        // A narrow tile loads whole vectors all the same, as long as they end inside the slice: the
+        // lanes past `width` hold the next row's columns and are never stored.
+        let whole = if width == NV * I::LANES {
+            depth
+        } else {
+            let room = right.data.len().saturating_sub(column + NV * I::LANES - 1);
+            room.div_ceil(right.depth_stride.max(1)).min(depth)
+        };
+        if depth > 0 {
+            // SAFETY: rows `row..row + MR` of `left` exist. `right` has `NV` vectors at every k below
+            // `whole`: in a tile of full width because its columns exist; in a narrow one because
+            // (whole - 1) · stride < room, that is, k · stride + column + NV · LANES <= its length.
+            // (A stride of 0 repeats k = 0, for which room > 0 says the same.)
+            unsafe {
+                let l = left.data.as_ptr().add(row * left.row_stride);
+                let strides = (left.row_stride, left.depth_stride);
+                if whole > 0 {
+                    let r = right.data.as_ptr().add(column);
+                    sum::<I, MR, NV>(isa, l, strides, r, right.depth_stride, whole, &mut sums);
+                }
+                for k in whole..depth {
+                    let mut line = [0.0; MAX_COLUMNS];
+                    let from = k * right.depth_stride + column;
+                    line[..width].copy_from_slice(&right.data[from..from + width]);
+                    let l = l.add(k * left.depth_stride);
+                    sum::<I, MR, NV>(isa, l, strides, line.as_ptr(), 0, 1, &mut sums);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            let line = out.row_mut([row + i, column], width);
+            for (v, &sum) in sums.iter().enumerate() {
+                let from = v * I::LANES;
+                if from + I::LANES <= width {
+                    let part = &mut line[from..from + I::LANES];
+                    let sum = if accumulate { isa.add(isa.load(part), sum) } else { sum };
+                    isa.store(sum, part);
+                } else if from < width {
+                    let part = &mut line[from..];
+                    let sum = if accumulate { isa.add(isa.load_part(part), sum) } else { sum };
+                    isa.store_part(sum, part);
+                }
+            }
+        }
+    }
+}
+
+/// The loop that all the time is spent in: `sums[i][v] += Σ_k l[i, k] · r[k, v]`.
+///
+/// # Safety
+/// `l` must be valid for reading at `i · strides.0 + k · strides.1`, and `r` for reading `NV`
+/// vectors at `k · r_stride`, for all `i < MR` and `k < depth`.
+#[inline(always)]
+unsafe fn sum<I: Isa, const MR: usize, const NV: usize>(
+    isa: I,
+    l: *const f32,
+    strides: (usize, usize),
+    r: *const f32,
+    r_stride: usize,
+    depth: usize,
+    sums: &mut [[I::V; NV]; MR],
+) {
+    for k in 0..depth {
+        let mut right = [isa.zero(); NV];
+        for (v, right) in right.iter_mut().enumerate() {
+            // SAFETY: the caller vouches.
+            *right = unsafe { isa.load_ptr(r.add(k * r_stride + v * I::LANES)) };
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller vouches.
+            let left = isa.splat(unsafe { *l.add(i * strides.0 + k * strides.1) });
+            for (sum, &right) in sums.iter_mut().zip(&right) {
+                *sum = isa.fma(left, right, *sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::{Cpu, Kernel};
+    use longmamba_core::{Layout, ViewMut};
+
+    struct Multiply<'a> {
+        left: Left<'a>,
+        right: Right<'a>,
+        depth: usize,
+        out: Block<'a, f32, 2>,
+        accumulate: bool,
+    }
+
+    impl Kernel for Multiply<'_> {
+        type Out = ();
+        #[inline(always)]
+        fn run<I: Isa>(mut self, isa: I) {
+            let Multiply { left, right, depth, accumulate, .. } = self;
+            multiply(isa, left, right, depth, &mut self.out, accumulate);
+        }
+    }
+
+    /// Small integers, so that every sum is exact and the comparison can be `==`.
+    fn integers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7 + seed * 13 + i / 5) % 17) as f32 - 8.0).collect()
+    }
+
+    /// All shapes around a tile, both orders of `left`, slices without a spare element at the end.
+    #[test]
+    fn products_of_every_shape_are_exact() {
+        for cpu in Cpu::available() {
+            for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 23] {
+                for columns in [0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 50] {
+                    for (depth, transposed) in [(0, false), (1, false), (1, true), (9, false), (9, true)] {
+                        check(cpu, rows, columns, depth, transposed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize, transposed: bool) {
+        let (row_stride, depth_stride) = if transposed { (1, rows + 2) } else { (depth + 1, 1) };
+        let span = |i: usize, a, k: usize, b| if i * k == 0 { 0 } else { (i - 1) * a + (k - 1) * b + 1 };
+        let l = integers(span(rows, row_stride, depth, depth_stride), 1);
+        let r = integers(span(depth, columns + 3, columns, 1), 2);
+        let layout = Layout::strided([rows, columns], [columns + 1, 1]).unwrap();
+        for accumulate in [false, true] {
+            let before = integers(layout.span(), 3);
+            let mut out = before.clone();
+            cpu.call(Multiply {
+                left: Left { data: &l, row_stride, depth_stride },
+                right: Right { data: &r, depth_stride: columns + 3 },
+                depth,
+                out: Block::new(ViewMut::with_layout(&mut out, layout).unwrap()),
+                accumulate,
+            });
+            for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
+                let (i, j) = (at / (columns + 1), at % (columns + 1));
+                let product = |k| l[i * row_stride + k * depth_stride] * r[k * (columns + 3) + j];
+                let expected = match (j < columns, accumulate) {
+                    (true, false) => (0..depth).map(product).sum::<f32>(),
+                    (true, true) => before + (0..depth).map(product).sum::<f32>(),
+                    (false, _) => before,
+                };
+                let shape = (rows, columns, depth, transposed, accumulate);
+                assert_eq!(found, expected, "{cpu:?} {shape:?} [{i}, {j}]");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "right factor is too short")]
+    fn short_factors_are_refused() {
+        let (data, mut out) = ([0.0; 8], [0.0; 4]);
+        Cpu::new().call(Multiply {
+            left: Left { data: &data, row_stride: 3, depth_stride: 1 },
+            right: Right { data: &data, depth_stride: 4 },
+            depth: 3,
+            out: Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
+            accumulate: false,
+        });
+    }
+}

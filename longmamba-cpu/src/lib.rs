@@ -1,0 +1,32 @@
+//! SIMD kernels for Mamba on the CPU.
+//!
+//! All kernels are methods of [`Cpu`], the processor's verified instruction set; the functions of
+//! the same names at the root use the best one. They take the checked arguments of `longmamba-core`,
+//! run on the current rayon pool, and allocate nothing beyond the [`Scratch`] that the caller keeps.
+//!
+//! Results do not depend on the number of threads. They do depend, within rounding, on the
+//! instruction set.
+#![deny(unsafe_code)]
+#![warn(unreachable_pub)]
+
+#[allow(unsafe_code, reason = "the disjoint blocks of split.rs")]
+mod dispatch;
+#[allow(unsafe_code, reason = "the intrinsics, behind tokens that prove them available")]
+mod isa;
+
+mod check;
+mod conv1d;
+mod elementwise;
+mod lanes;
+mod math;
+mod matmul;
+mod norm;
+mod rows;
+mod scan;
+mod select;
+mod ssd;
+mod widen;
+
+pub use dispatch::{Cpu, Scratch};
+pub use isa::IsaKind;
+pub use matmul::Accumulate;

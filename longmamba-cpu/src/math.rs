@@ -1,0 +1,337 @@
+//! The elementary functions of Mamba, eight or sixteen at a time.
+//!
+//! Each comes with its method, its bound (found by [`tests::every_float`], a sweep of all `f32`,
+//! with [`IsaKind::Scalar`](crate::IsaKind), which does not fuse multiply and add, and the
+//! processor's best) and a plain reference in `f64`. The polynomials are minimax fits of relative
+//! error, made by Lawson's iteration in 40 digits with the coefficients rounded to `f32` one by one,
+//! lowest first.
+
+use crate::check;
+use crate::dispatch::{Block, Cpu, Divide, Kernel, parallel};
+use crate::isa::Isa;
+use longmamba_core::{DtLimits, Error, Result, View, ViewMut};
+use std::f32::consts::LOG2_E;
+
+/// `[f(0), f(1), ..]` of as many vectors as `like` has, written out because a closure could not be
+/// forced inline.
+///
+/// One vector at a time, the functions below would mostly wait: a polynomial is one long chain of
+/// multiply-adds of four cycles each, of which two could start in every cycle, and a processor does
+/// not look far enough ahead to find the next vector. So all functions take `N` independent vectors
+/// and do every step for all of them.
+macro_rules! each {
+    ($like:expr, $i:ident => $value:expr) => {{
+        let mut out = $like;
+        let mut $i = 0;
+        while $i < N {
+            out[$i] = $value;
+            $i += 1;
+        }
+        out
+    }};
+}
+
+/// `eˣ` for `x ≤ 0`; a positive `x` counts as 0. 0 where the result would be below 2⁻¹²⁶ (x below
+/// -87.3365), exactly 1 at 0; NaN stays NaN.
+///
+/// Cody and Waite: `n = round(x / ln 2)`, `r = x - n·ln 2` in two steps, so that the first product is
+/// exact; `eʳ = 1 + r + r²·p(r)` for |r| ≤ ln 2 / 2, with a `p` of degree 4 (relative error 3.1e-9).
+///
+/// Within 1.1 ULP.
+#[inline(always)]
+pub(crate) fn exp_nonpositive<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
+    // The 15 leading bits of ln 2 and the rest: n·LN2_HIGH is exact for |n| < 512.
+    const LN2_HIGH: f32 = 0.693_145_75;
+    const LN2_LOW: f32 = 1.428_606_8e-6;
+    const P: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_262, 0.008_368_671, 0.001_382_1];
+    /// The smallest float whose exponential is at least 2⁻¹²⁶.
+    const LOW: f32 = -87.336_54;
+
+    let x = each!(x, i => isa.min(isa.zero(), x[i]));
+    let n = each!(x, i => isa.round(isa.mul(x[i], isa.splat(LOG2_E))));
+    let r = each!(x, i => isa.nfma(n[i], isa.splat(LN2_HIGH), x[i]));
+    let r = each!(x, i => isa.nfma(n[i], isa.splat(LN2_LOW), r[i]));
+    let p = polynomial(isa, r, &P);
+    let p = each!(x, i => isa.fma(isa.mul(r[i], r[i]), p[i], r[i]));
+    let p = each!(x, i => isa.scale_pow2(isa.add(p[i], isa.splat(1.0)), n[i]));
+    each!(x, i => isa.zero_where_gt(isa.splat(LOW), x[i], p[i]))
+}
+
+/// `2ᵘ` for `u ≤ 0`, the decay of the scans, which is what they do most: with `u = Δ·(A·log₂e)` it is
+/// `exp(Δ·A)`. 0 for u below -125.5, exactly 1 at 0; NaN stays NaN.
+///
+/// `n = round(u)`, `r = u - n` exactly, `2ʳ = 1 + r·p(r)` for |r| ≤ 1/2, with a `p` of degree 5
+/// (relative error 3.0e-9).
+///
+/// Within 1.1 ULP. (Where `u` is itself a rounded product, that weighs |u|·4e-8 more.)
+#[inline(always)]
+pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
+    const P: [f32; 6] =
+        [0.693_147_2, 0.240_226_48, 0.055_503_596, 0.009_618_499, 0.001_339_097_3, 0.000_153_292_89];
+    let n = each!(u, i => isa.round(u[i]));
+    let r = each!(u, i => isa.sub(u[i], n[i]));
+    // Estrin's rule: half as long a chain as Horner's, for one product more.
+    let square = each!(u, i => isa.mul(r[i], r[i]));
+    let p45 = each!(u, i => isa.fma(isa.splat(P[5]), r[i], isa.splat(P[4])));
+    let p23 = each!(u, i => isa.fma(isa.splat(P[3]), r[i], isa.splat(P[2])));
+    let p01 = each!(u, i => isa.fma(isa.splat(P[1]), r[i], isa.splat(P[0])));
+    let p = each!(u, i => isa.fma(p45[i], square[i], p23[i]));
+    let p = each!(u, i => isa.fma(p[i], square[i], p01[i]));
+    let p = each!(u, i => isa.fma(p[i], r[i], isa.splat(1.0)));
+    // Decided by n, so that u need not be kept; 2⁻¹²⁵·⁵ is far from any subnormal.
+    each!(u, i => isa.zero_where_gt(isa.splat(-125.0), n[i], isa.scale_pow2(p[i], n[i])))
+}
+
+/// `ln(1 + u)` for `0 ≤ u ≤ 1`, with a small relative error however small `u` is.
+///
+/// `ln(1 + u) = 2·atanh(s)` with `s = u / (2 + u)`, at most 1/3; `atanh(s) = s + s·s²·p(s²)` with a
+/// `p` of degree 3 (relative error 4.5e-9).
+///
+/// Within 3 ULP.
+#[inline(always)]
+pub(crate) fn log1p_unit<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
+    const P: [f32; 4] = [0.333_332_1, 0.200_107_17, 0.140_015_48, 0.140_031_86];
+    let s = each!(u, i => isa.div(u[i], isa.add(u[i], isa.splat(2.0))));
+    let z = each!(u, i => isa.mul(s[i], s[i]));
+    let p = polynomial(isa, z, &P);
+    let twice = each!(u, i => isa.add(s[i], s[i]));
+    each!(u, i => isa.fma(isa.mul(twice[i], z[i]), p[i], twice[i]))
+}
+
+/// `ln(1 + eˣ)` as `max(x, 0) + ln(1 + e^-|x|)`: it overflows nowhere and keeps its relative accuracy
+/// for very negative `x`, where candidates for dropping live. 0 below -87.3365; NaN stays NaN.
+///
+/// Within 3 ULP.
+#[inline(always)]
+pub(crate) fn softplus<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
+    let tail = each!(x, i => isa.neg(isa.abs(x[i])));
+    let tail = log1p_unit(isa, exp_nonpositive(isa, tail));
+    each!(x, i => isa.add(isa.max(isa.zero(), x[i]), tail[i]))
+}
+
+/// `x / (1 + e⁻ˣ)`, with `e^-|x|` in place of an exponential that could overflow. -0 below -87.3365;
+/// NaN stays NaN, and so is the value at -∞.
+///
+/// Within 4 ULP.
+#[inline(always)]
+pub(crate) fn silu<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
+    let one = isa.splat(1.0);
+    let e = each!(x, i => isa.neg(isa.abs(x[i])));
+    let e = exp_nonpositive(isa, e);
+    let numerator = each!(x, i => isa.select_gt(isa.zero(), x[i], e[i], one));
+    each!(x, i => isa.mul(x[i], isa.div(numerator[i], isa.add(one, e[i]))))
+}
+
+/// `Σ coefficients[k]·xᵏ` by Horner's rule.
+#[inline(always)]
+fn polynomial<I: Isa, const N: usize, const K: usize>(
+    isa: I,
+    x: [I::V; N],
+    coefficients: &[f32; K],
+) -> [I::V; N] {
+    let mut sum = [isa.splat(coefficients[K - 1]); N];
+    let mut k = K - 1;
+    while k > 0 {
+        k -= 1;
+        sum = each!(x, i => isa.fma(sum[i], x[i], isa.splat(coefficients[k])));
+    }
+    sum
+}
+
+/// Δ before the mask.
+#[inline(always)]
+pub(crate) fn delta<I: Isa, const N: usize>(
+    isa: I,
+    raw_plus_bias: [I::V; N],
+    limits: DtLimits,
+) -> [I::V; N] {
+    let delta = softplus(isa, raw_plus_bias);
+    let (low, high) = (isa.splat(limits.min), isa.splat(limits.max));
+    each!(delta, i => isa.min(high, isa.max(low, delta[i])))
+}
+
+/// A function that is applied to every element.
+pub(crate) trait Elementwise: Copy + Send {
+    fn apply<I: Isa, const N: usize>(self, isa: I, x: [I::V; N]) -> [I::V; N];
+}
+
+macro_rules! elementwise {
+    ($($name:ident = $function:ident;)*) => {$(
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name;
+        impl Elementwise for $name {
+            #[inline(always)]
+            fn apply<I: Isa, const N: usize>(self, isa: I, x: [I::V; N]) -> [I::V; N] {
+                $function(isa, x)
+            }
+        }
+    )*};
+}
+elementwise! {
+    ExpNonpositive = exp_nonpositive;
+    Exp2Nonpositive = exp2_nonpositive;
+    Softplus = softplus;
+    Silu = silu;
+}
+
+/// Δ before the mask, of `dt_raw + dt_bias`.
+#[derive(Clone, Copy)]
+pub(crate) struct Delta(pub(crate) DtLimits);
+impl Elementwise for Delta {
+    #[inline(always)]
+    fn apply<I: Isa, const N: usize>(self, isa: I, x: [I::V; N]) -> [I::V; N] {
+        delta(isa, x, self.0)
+    }
+}
+
+/// `function` of every element, in place, four vectors at a time.
+#[inline(always)]
+pub(crate) fn map<I: Isa, F: Elementwise>(isa: I, function: F, values: &mut [f32]) {
+    let mut blocks = values.chunks_exact_mut(4 * I::LANES);
+    for block in &mut blocks {
+        let mut x = [isa.zero(); 4];
+        for (v, x) in x.iter_mut().enumerate() {
+            *x = isa.load(&block[v * I::LANES..]);
+        }
+        let y = function.apply(isa, x);
+        for (v, &y) in y.iter().enumerate() {
+            isa.store(y, &mut block[v * I::LANES..]);
+        }
+    }
+    for part in blocks.into_remainder().chunks_mut(I::LANES) {
+        let [y] = function.apply(isa, [isa.load_part(part)]);
+        isa.store_part(y, part);
+    }
+}
+
+/// One function over one slice.
+struct Map<'a, F> {
+    cpu: Cpu,
+    function: F,
+    values: &'a mut [f32],
+}
+
+impl<F: Elementwise> Kernel for Map<'_, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        map(isa, self.function, self.values);
+    }
+}
+
+impl<F: Elementwise> Divide for Map<'_, F> {
+    fn units(&self) -> usize {
+        self.values.len()
+    }
+    fn divide(self, at: usize) -> (Self, Self) {
+        let Map { cpu, function, values } = self;
+        let (first, rest) = values.split_at_mut(at);
+        (Map { cpu, function, values: first }, Map { cpu, function, values: rest })
+    }
+    fn run(self) {
+        self.cpu.call(self)
+    }
+}
+
+/// Elements that are worth a thread.
+const LEAST: usize = 1 << 15;
+
+/// The rows of Δ.
+struct DeltaRows<'a> {
+    cpu: Cpu,
+    dt_raw: View<'a, f32, 3>,
+    bias: Option<&'a [f32]>,
+    limits: DtLimits,
+    out: Block<'a, f32, 3>,
+    /// The index in `dt_raw` of the first of `out`'s tokens; out is cut along tokens.
+    first: usize,
+}
+
+impl Kernel for DeltaRows<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let [batch, len, channels] = self.out.shape();
+        for b in 0..batch {
+            for t in 0..len {
+                let raw = self.dt_raw.row([b, self.first + t, 0]);
+                let out = self.out.row_mut([b, t, 0], channels);
+                match self.bias {
+                    Some(bias) => {
+                        for c in (0..channels).step_by(I::LANES) {
+                            let sum = isa.add(isa.load_at(raw, c), isa.load_at(bias, c));
+                            isa.store_at(sum, out, c);
+                        }
+                    }
+                    None => out.copy_from_slice(raw),
+                }
+                map(isa, Delta(self.limits), out);
+            }
+        }
+    }
+}
+
+impl Divide for DeltaRows<'_> {
+    fn units(&self) -> usize {
+        self.out.shape()[1]
+    }
+    fn divide(self, at: usize) -> (Self, Self) {
+        let (head, tail) = self.out.split_at(1, at);
+        let first = self.first;
+        (DeltaRows { out: head, ..self }, DeltaRows { out: tail, first: first + at, ..self })
+    }
+    fn run(self) {
+        self.cpu.call(self)
+    }
+}
+
+impl Cpu {
+    /// `eˣ` of every element, in place, for `x ≤ 0`; a positive `x` counts as 0. Results below 2⁻¹²⁶
+    /// are 0; NaN stays NaN. Within 1.1 ULP.
+    pub fn exp_nonpositive(&self, values: &mut [f32]) {
+        parallel(Map { cpu: *self, function: ExpNonpositive, values }, LEAST);
+    }
+
+    /// `ln(1 + eˣ)` of every element, in place. Within 3 ULP; 0 below -87.3365.
+    pub fn softplus(&self, values: &mut [f32]) {
+        parallel(Map { cpu: *self, function: Softplus, values }, LEAST);
+    }
+
+    /// `x · sigmoid(x)` of every element, in place. Within 4 ULP; -0 below -87.3365.
+    pub fn silu(&self, values: &mut [f32]) {
+        parallel(Map { cpu: *self, function: Silu, values }, LEAST);
+    }
+
+    /// Δ before any mask: `clamp(softplus(dt_raw + dt_bias), limits)`, as the scans compute it, bit
+    /// for bit. `dt_raw` and `out` are `[batch, len, channels]` with contiguous rows, `dt_bias` is
+    /// `[channels]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::NotContiguous`] or, for limits that are no range,
+    /// [`Error::Value`].
+    pub fn delta(
+        &self,
+        dt_raw: View<'_, f32, 3>,
+        dt_bias: Option<&[f32]>,
+        limits: DtLimits,
+        out: ViewMut<'_, f32, 3>,
+    ) -> Result<()> {
+        let [batch, _, channels] = dt_raw.shape();
+        check::rows("dt_raw", &dt_raw, dt_raw.shape())?;
+        check::rows("out", &out.as_view(), dt_raw.shape())?;
+        if let Some(bias) = dt_bias {
+            check::shape("dt_bias", [bias.len()], [channels])?;
+        }
+        if !(limits.min >= 0.0 && limits.max >= limits.min) {
+            let (value, allowed) = (limits.max.into(), "at least the lower limit, which is ≥ 0");
+            return Err(Error::Value { tensor: "dt limits", index: 1, value, allowed });
+        }
+        let out = Block::new(out);
+        let rows = DeltaRows { cpu: *self, dt_raw, bias: dt_bias, limits, out, first: 0 };
+        parallel(rows, LEAST.div_ceil((batch * channels).max(1)));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

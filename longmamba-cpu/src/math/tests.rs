@@ -1,0 +1,170 @@
+use super::*;
+use crate::IsaKind;
+use longmamba_core::oracle;
+
+/// Distance between `actual` and `expected` in units of the last place of `expected` as an `f32`;
+/// infinite where one is NaN and the other is not. Below 2⁻¹²⁶, where the functions flush, the unit
+/// is that of 2⁻¹²⁶, and a flush is no error.
+fn ulps(actual: f32, expected: f64) -> f64 {
+    if actual.is_nan() || expected.is_nan() {
+        return if actual.is_nan() && expected.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    let smallest = f64::from(f32::MIN_POSITIVE);
+    if actual == 0.0 && expected.abs() < smallest * 1.0001 {
+        return 0.0;
+    }
+    if f64::from(actual) == expected {
+        return 0.0;
+    }
+    // The exponent of `expected`, less 23.
+    let unit = (expected.abs().max(smallest).to_bits() >> 52) - 23;
+    (f64::from(actual) - expected).abs() / f64::from_bits(unit << 52)
+}
+
+type Function = (&'static str, fn(&Cpu, &mut [f32]), fn(f64) -> f64, f64);
+
+/// Name, kernel, reference, bound in ULP.
+const FUNCTIONS: [Function; 3] = [
+    ("exp", |cpu, v| cpu.exp_nonpositive(v), |x| x.min(0.0).exp(), 1.1),
+    ("softplus", |cpu, v| cpu.softplus(v), oracle::softplus, 3.0),
+    ("silu", |cpu, v| cpu.silu(v), silu_reference, 4.0),
+];
+
+fn silu_reference(x: f64) -> f64 {
+    // Past the flush to zero the product is -0, not a subnormal.
+    if x < -87.336541 && x.is_finite() { -0.0 } else { oracle::silu(x) }
+}
+
+/// The worst error of `function` over `inputs`, with its input.
+fn worst(cpu: &Cpu, function: &Function, inputs: &[f32]) -> (f64, f32) {
+    let (name, kernel, reference, _) = function;
+    let mut values = inputs.to_vec();
+    kernel(cpu, &mut values);
+    let mut worst = (0.0, 0.0);
+    for (&x, &y) in inputs.iter().zip(&values) {
+        let expected = if *name == "exp" && x.is_nan() { f64::NAN } else { reference(x.into()) };
+        let error = ulps(y, expected);
+        if error > worst.0 {
+            worst = (error, x);
+        }
+    }
+    worst
+}
+
+#[test]
+fn functions_are_within_their_bounds() {
+    let mut inputs: Vec<f32> = (-1_000_000..250_000).map(|i| i as f32 * 1e-4).collect();
+    // Every 65537th float, specials included.
+    inputs.extend((0..=u32::MAX).step_by(65_537).map(f32::from_bits));
+    inputs.extend([0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN, f32::MAX]);
+    inputs.extend([-87.336_54, -87.336_55, -87.0, 20.0, 88.8, 1e-30, -1e-30, 1e-40]);
+    for cpu in Cpu::available() {
+        for function in &FUNCTIONS {
+            let (error, x) = worst(&cpu, function, &inputs);
+            println!("{} {}: {error:.3} ULP at {x:e}", cpu.isa(), function.0);
+            assert!(error <= function.3, "{} {}: {error} ULP at {x:e}", cpu.isa(), function.0);
+        }
+    }
+}
+
+/// Establishes the bounds above: `cargo test --release -- --ignored every_float --nocapture`.
+#[test]
+#[ignore = "all 2³² floats take minutes"]
+fn every_float() {
+    for cpu in [Cpu::with_isa(IsaKind::Scalar).unwrap(), Cpu::new()] {
+        for function in &FUNCTIONS {
+            let mut worst_of_all = (0.0, 0.0);
+            for high in 0..1u32 << 12 {
+                let inputs: Vec<f32> =
+                    (0..1u32 << 20).map(|low| f32::from_bits(high << 20 | low)).collect();
+                let found = worst(&cpu, function, &inputs);
+                if found.0 > worst_of_all.0 {
+                    worst_of_all = found;
+                }
+            }
+            let (error, x) = worst_of_all;
+            println!("{} {}: {error:.4} ULP at {x:e}", cpu.isa(), function.0);
+            assert!(error <= function.3);
+        }
+    }
+}
+
+/// One vector function over a slice, for those that have no entry point.
+struct Decay<'a> {
+    delta: f32,
+    rates: &'a mut [f32],
+}
+
+impl Kernel for Decay<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for v in self.rates.chunks_mut(I::LANES) {
+            let u = isa.mul(isa.splat(self.delta), isa.load_part(v));
+            let [decay] = exp2_nonpositive(isa, [u]);
+            isa.store_part(decay, v);
+        }
+    }
+}
+
+#[test]
+fn decay_is_a_power_of_two_of_the_product() {
+    for cpu in Cpu::available() {
+        let mut worst = (0.0, 0.0, 0.0);
+        for delta in [1e-6f32, 0.013, 0.7, 3.0, 40.0] {
+            let rates: Vec<f32> = (0..200_000).map(|i| i as f32 * -1e-3).collect();
+            let mut values = rates.clone();
+            cpu.call(Decay { delta, rates: &mut values });
+            for (&rate, &value) in rates.iter().zip(&values) {
+                let u = delta * rate;
+                // Below -125.5 it is 0; at the edge either.
+                let error = if u < -125.5 { f64::from(value != 0.0) * 99.0 } else { ulps(value, f64::from(u).exp2()) };
+                if error > worst.0 {
+                    worst = (error, delta, rate);
+                }
+            }
+        }
+        println!("{} decay: {worst:?}", cpu.isa());
+        assert!(worst.0 <= 1.1, "{} {worst:?}", cpu.isa());
+    }
+}
+
+/// What the identity of a masked token rests on.
+#[test]
+fn zero_delta_decays_nothing_and_nan_is_kept() {
+    for cpu in Cpu::available() {
+        let mut rates = [-0.0, -1.0, -1e30, 0.0, -1e-30];
+        cpu.call(Decay { delta: 0.0, rates: &mut rates });
+        assert_eq!(rates, [1.0; 5]);
+        let mut rates = [-1.0, -0.5];
+        cpu.call(Decay { delta: f32::INFINITY, rates: &mut rates });
+        assert_eq!(rates, [0.0; 2]);
+        let mut rates = [-1.0];
+        cpu.call(Decay { delta: f32::NAN, rates: &mut rates });
+        assert!(rates[0].is_nan());
+    }
+}
+
+#[test]
+fn delta_is_clamped_softplus_of_any_layout() {
+    let (batch, len, channels) = (2, 3, 21);
+    let raw: Vec<f32> = (0..batch * len * 30).map(|i| (i * 37 % 101) as f32 * 0.2 - 12.0).collect();
+    let bias: Vec<f32> = (0..channels).map(|i| i as f32 * 0.1).collect();
+    let layout = longmamba_core::Layout::strided([batch, len, channels], [len * 30, 30, 1]).unwrap();
+    let view = View::with_layout(&raw, layout).unwrap();
+    let limits = DtLimits { min: 1e-3, max: 2.0 };
+    for cpu in Cpu::available() {
+        let mut out = vec![f32::NAN; batch * len * channels];
+        let target = ViewMut::new(&mut out, [batch, len, channels]).unwrap();
+        cpu.delta(view, Some(&bias), limits, target).unwrap();
+        for (i, &value) in out.iter().enumerate() {
+            let c = i % channels;
+            let raw = view.get([i / channels / len, i / channels % len, c]).unwrap();
+            let expected = oracle::delta(raw, bias[c], limits);
+            assert!((f64::from(value) - expected).abs() <= 1e-6 * expected, "{i}: {value} {expected}");
+        }
+        let target = ViewMut::new(&mut out, [batch, len, channels]).unwrap();
+        let error = cpu.delta(view, Some(&bias[1..]), limits, target).unwrap_err();
+        assert_eq!(error.to_string(), "dt_bias has shape [20], expected [21]");
+    }
+}

@@ -1,0 +1,159 @@
+//! The norms: one in front of every block, one inside every Mamba-2 mixer.
+
+use crate::check;
+use crate::dispatch::{Block, Cpu};
+use crate::elementwise::gate;
+use crate::isa::Isa;
+use crate::rows::{RowKernel, for_each_row};
+use longmamba_core::{Error, Result, View, ViewMut};
+
+/// Elements that are worth a thread: some 20 µs.
+const LEAST: usize = 1 << 16;
+
+/// The same where each needs an exponential and a division.
+const LEAST_GATED: usize = 1 << 14;
+
+impl Cpu {
+    /// `out = x / sqrt(mean(x²) + eps) · weight`, over each row.
+    ///
+    /// `x` and `out` are `[rows, width]` with contiguous rows, `weight` is `[width]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::NotContiguous`] or, for an `eps` that is negative or not finite,
+    /// [`Error::Value`].
+    pub fn rms_norm(
+        &self,
+        x: View<'_, f32, 2>,
+        weight: &[f32],
+        eps: f32,
+        out: ViewMut<'_, f32, 2>,
+    ) -> Result<()> {
+        let [_, width] = x.shape();
+        check::rows("x", &x, x.shape())?;
+        check::rows("out", &out.as_view(), x.shape())?;
+        check::shape("weight", [weight.len()], [width])?;
+        check_eps(eps)?;
+        for_each_row(*self, RmsNorm { x, weight, eps }, Block::new(out), LEAST);
+        Ok(())
+    }
+
+    /// Mamba-2's norm: [`rms_norm`](Cpu::rms_norm) of `y · silu(z)` within each group of `group`
+    /// neighbouring channels.
+    ///
+    /// `y`, `z` and `out` are `[rows, width]` with contiguous rows, `weight` is `[width]`; `group`
+    /// divides `width`.
+    ///
+    /// # Errors
+    /// As [`rms_norm`](Cpu::rms_norm), and [`Error::Value`] for a `group` that is 0 or does not
+    /// divide `width`.
+    pub fn gated_rms_norm(
+        &self,
+        y: View<'_, f32, 2>,
+        z: View<'_, f32, 2>,
+        weight: &[f32],
+        group: usize,
+        eps: f32,
+        out: ViewMut<'_, f32, 2>,
+    ) -> Result<()> {
+        let [_, width] = y.shape();
+        check::rows("y", &y, y.shape())?;
+        check::rows("z", &z, y.shape())?;
+        check::rows("out", &out.as_view(), y.shape())?;
+        check::shape("weight", [weight.len()], [width])?;
+        check_eps(eps)?;
+        if group == 0 || !width.is_multiple_of(group) {
+            let (value, allowed) = (group as f64, "a divisor of the width");
+            return Err(Error::Value { tensor: "group", index: 0, value, allowed });
+        }
+        let kernel = GatedRmsNorm { y, z, weight, group, eps };
+        for_each_row(*self, kernel, Block::new(out), LEAST_GATED);
+        Ok(())
+    }
+}
+
+fn check_eps(eps: f32) -> Result<()> {
+    if eps >= 0.0 && eps.is_finite() {
+        return Ok(());
+    }
+    let allowed = "a finite number ≥ 0";
+    Err(Error::Value { tensor: "eps", index: 0, value: eps.into(), allowed })
+}
+
+#[derive(Clone, Copy)]
+struct RmsNorm<'a> {
+    x: View<'a, f32, 2>,
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl RowKernel for RmsNorm<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
+        let x = self.x.row([row, 0]);
+        let scale = scale(isa, sum_of_squares(isa, x), x.len(), self.eps);
+        let mut at = 0;
+        while at < out.len() {
+            let value = isa.mul(isa.mul(isa.load_at(x, at), scale), isa.load_at(self.weight, at));
+            isa.store_at(value, out, at);
+            at += I::LANES;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GatedRmsNorm<'a> {
+    y: View<'a, f32, 2>,
+    z: View<'a, f32, 2>,
+    weight: &'a [f32],
+    group: usize,
+    eps: f32,
+}
+
+impl RowKernel for GatedRmsNorm<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
+        let (y, z) = (self.y.row([row, 0]), self.z.row([row, 0]));
+        let mut first = 0;
+        while first < out.len() {
+            let group = first..first + self.group;
+            first = group.end;
+            let (y, z) = (&y[group.clone()], &z[group.clone()]);
+            let (weight, out) = (&self.weight[group.clone()], &mut out[group]);
+            // The gated values wait in the output for their norm.
+            gate(isa, y, z, out);
+            let scale = scale(isa, sum_of_squares(isa, out), out.len(), self.eps);
+            let mut at = 0;
+            while at < out.len() {
+                let value = isa.mul(isa.mul(isa.load_at(out, at), scale), isa.load_at(weight, at));
+                isa.store_at(value, out, at);
+                at += I::LANES;
+            }
+        }
+    }
+}
+
+/// `Σ x²`: four chains of multiply-adds, to hide their latency.
+#[inline(always)]
+fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let mut sums = [isa.zero(); 4];
+    let mut blocks = x.chunks_exact(4 * I::LANES);
+    for block in &mut blocks {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let x = isa.load(&block[v * I::LANES..]);
+            *sum = isa.fma(x, x, *sum);
+        }
+    }
+    let rest = blocks.remainder();
+    for (v, sum) in sums.iter_mut().enumerate() {
+        let x = isa.load_at(rest, v * I::LANES);
+        *sum = isa.fma(x, x, *sum);
+    }
+    isa.reduce_sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))
+}
+
+/// `1 / sqrt(sum / width + eps)` in every lane.
+#[inline(always)]
+fn scale<I: Isa>(isa: I, sum: f32, width: usize, eps: f32) -> I::V {
+    let mean = sum / width as f32;
+    isa.div(isa.splat(1.0), isa.sqrt(isa.splat(mean + eps)))
+}

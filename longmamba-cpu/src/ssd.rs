@@ -1,0 +1,164 @@
+//! The scan of Mamba-2, state-space duality (SSD).
+//!
+//! A head has one decay for all its states, so a run of tokens can be done as three matrix products
+//! instead of token by token (`chunk`). Very short runs, above all the single token of decoding, go
+//! token by token through the state in place (`recurrent`). Which of the two is chosen depends on
+//! the length of the sequence alone.
+
+mod chunk;
+mod recurrent;
+
+use crate::dispatch::{
+    Block, Cpu, Cut, Divide, Kernel, Scratch, block_cut, block_units, parallel, pieces,
+};
+use crate::isa::Isa;
+use crate::select::{LINE, Selection, Stats};
+use chunk::Workspace;
+use longmamba_core::{Result, Ssd, SsdOut};
+
+/// Sequences shorter than this go token by token.
+const CHUNKED_FROM: usize = 8;
+
+impl Cpu {
+    /// Runs the scan of [`SsdInputs`](longmamba_core::SsdInputs): y of every token, the state after
+    /// the last one, and, where asked for, the sums of Δ.
+    ///
+    /// A sequence may be cut anywhere: with the state carried over, the parts give the same as the
+    /// whole, within rounding.
+    ///
+    /// # Errors
+    /// Where `out` does not fit `args`; see [`Ssd::check_out`].
+    pub fn ssd(&self, args: &Ssd<'_>, out: SsdOut<'_>, scratch: &mut Scratch) -> Result<()> {
+        args.check_out(&out)?;
+        let [batch, len, heads, head_dim, _, d_state] = args.dims();
+        let state = Block::new(out.state.permute([0, 1, 3, 2])?);
+        let stats = out.stats.map(|s| Stats::new(s, batch, heads)).transpose()?;
+        let y = Block::new(out.y);
+        // A thread is worth waking for some 30 µs.
+        let least = (1 << 18) / (len * d_state * head_dim).max(1);
+        let slot_len = if len < CHUNKED_FROM {
+            0
+        } else {
+            Workspace::len(heads.min(LINE), head_dim, d_state)
+        };
+        let (slots, slot_len) = scratch.slots(pieces(batch * heads, least), slot_len);
+        let job =
+            Scan { cpu: *self, args, sequence: 0, head: 0, y, state, stats, slots, slot_len };
+        parallel(job, least);
+        Ok(())
+    }
+}
+
+/// The work of one thread: some of the heads of some of the sequences.
+struct Scan<'a> {
+    cpu: Cpu,
+    args: &'a Ssd<'a>,
+    /// The indexes in `args` of the blocks' first sequence and head.
+    sequence: usize,
+    head: usize,
+    /// `[batch, len, heads, head_dim]`
+    y: Block<'a, f32, 4>,
+    /// `[batch, heads, d_state, head_dim]`
+    state: Block<'a, f32, 4>,
+    stats: Option<Stats<'a>>,
+    /// Working memory, `slot_len` for each piece that this work may still be cut into.
+    slots: &'a mut [f32],
+    slot_len: usize,
+}
+
+impl Divide for Scan<'_> {
+    fn units(&self) -> usize {
+        let [batch, heads, _, _] = self.state.shape();
+        block_units(batch, heads, 1)
+    }
+
+    fn divide(self, at: usize) -> (Self, Self) {
+        let [batch, heads, _, _] = self.state.shape();
+        let (dims, sequence, head, at) = match block_cut(batch, heads, 1, at) {
+            Cut::Channel(k) => ((2, 1), self.sequence, self.head + k, k),
+            Cut::Sequence(b) => ((0, 0), self.sequence + b, self.head, b),
+        };
+        let (y, y_) = self.y.split_at(dims.0, at);
+        let (state, state_) = self.state.split_at(dims.1, at);
+        let (stats, stats_) = self.stats.map(|s| s.split_at(dims.1, at)).unzip();
+        // `parallel` halves the number of pieces, rounding down on the left.
+        let left = self.slots.len().checked_div(self.slot_len).unwrap_or(0) / 2 * self.slot_len;
+        let (slots, slots_) = self.slots.split_at_mut(left);
+        (
+            Scan { y, state, stats, slots, ..self },
+            Scan { y: y_, state: state_, stats: stats_, slots: slots_, sequence, head, ..self },
+        )
+    }
+
+    fn run(self) {
+        self.cpu.call(self)
+    }
+}
+
+/// Where a scan is in its arguments and in its blocks.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In the blocks.
+    b: usize,
+    /// In the blocks: the first head of the line, and how many it has.
+    k: usize,
+    count: usize,
+    /// The first token, and the number of tokens.
+    token: usize,
+    n: usize,
+}
+
+impl Kernel for Scan<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let [batch, len, heads, head_dim] = self.y.shape();
+        for b in 0..batch {
+            let n = self.args.length(self.sequence + b);
+            for k in (0..heads).step_by(LINE) {
+                let count = LINE.min(heads - k);
+                let Scan { args, head, .. } = self;
+                let (bias, delta_min) = (args.dt_bias, args.delta_min);
+                let selection = Selection::new(bias, delta_min, args.dt_limits, head + k, count);
+                let place = Place { b, k, count, token: 0, n };
+                if n < CHUNKED_FROM {
+                    self.token_by_token(isa, &selection, place);
+                } else {
+                    self.by_chunks(isa, &selection, place);
+                }
+            }
+            for t in n..len {
+                for k in 0..heads {
+                    self.y.row_mut([b, t, k, 0], head_dim).fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// Δ of the tokens and heads of `place`, masked and counted: `[token][head]`.
+    #[inline(always)]
+    fn deltas<I: Isa>(
+        &mut self,
+        isa: I,
+        selection: &Selection,
+        place: Place,
+        deltas: &mut [[f32; LINE]],
+    ) {
+        let Place { b, k, count, token, n } = place;
+        let from = [self.sequence + b, token, self.head + k];
+        let sums = selection.run(isa, &self.args.dt_raw, from, count, &mut deltas[..n]);
+        if let Some(stats) = &mut self.stats {
+            stats.add(&sums, [b, k], count);
+        }
+    }
+
+    /// The group of a head of the arguments.
+    #[inline(always)]
+    fn group(&self, head: usize) -> usize {
+        let [_, _, heads, _, groups, _] = self.args.dims();
+        head / (heads / groups)
+    }
+}

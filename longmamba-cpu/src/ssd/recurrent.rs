@@ -1,0 +1,89 @@
+//! A few tokens, one by one, on the state in place.
+
+use super::{CHUNKED_FROM, Place, Scan};
+use crate::isa::Isa;
+use crate::lanes;
+use crate::math::exp2_nonpositive;
+use crate::select::{LINE, Selection};
+use std::f32::consts::LOG2_E;
+
+/// Vectors of a row of the state (of `head_dim`) whose y and Δ·x stay at hand.
+const VECTORS: usize = 4;
+
+impl Scan<'_> {
+    /// The recurrence of a line of heads. For each token a head's state is read and written once.
+    #[inline(always)]
+    pub(super) fn token_by_token<I: Isa>(&mut self, isa: I, selection: &Selection, place: Place) {
+        let Place { b, k, count, n, .. } = place;
+        let [_, _, _, head_dim] = self.y.shape();
+        let mut deltas = [[0.0; LINE]; CHUNKED_FROM];
+        self.deltas(isa, selection, place, &mut deltas);
+        for i in 0..count {
+            let rate = isa.splat(self.args.a[self.head + k + i] * LOG2_E);
+            for (t, deltas) in deltas[..n].iter().enumerate() {
+                let delta = isa.splat(deltas[i]);
+                let [decay] = exp2_nonpositive(isa, [isa.mul(delta, rate)]);
+                let mut p = 0;
+                while p < head_dim {
+                    let width = (VECTORS * I::LANES).min(head_dim - p);
+                    self.token(isa, [b, t, k + i, p], width, delta, decay);
+                    p += width;
+                }
+            }
+        }
+    }
+
+    /// One token, head and part of `head_dim`, from `[sequence, token, head, element]` on.
+    #[inline(always)]
+    fn token<I: Isa>(
+        &mut self,
+        isa: I,
+        [b, t, k, p]: [usize; 4],
+        width: usize,
+        delta: I::V,
+        decay: I::V,
+    ) {
+        let (sequence, head) = (self.sequence + b, self.head + k);
+        let group = self.group(head);
+        let x = &self.args.x.row([sequence, t, head, p])[..width];
+        let d = isa.splat(self.args.d.map_or(0.0, |d| d[head]));
+        let mut update = [isa.zero(); VECTORS];
+        let mut y = [isa.zero(); VECTORS];
+        for v in 0..VECTORS {
+            let x = isa.load_at(x, v * I::LANES);
+            update[v] = isa.mul(delta, x);
+            y[v] = isa.mul(d, x);
+        }
+        let inputs = self.args.b.row([sequence, t, group, 0]);
+        let outputs = self.args.c.row([sequence, t, group, 0]);
+        let contiguous = self.state.strides()[3] == 1;
+        for (s, (&input, &output)) in inputs.iter().zip(outputs).enumerate() {
+            let (input, output) = (isa.splat(input), isa.splat(output));
+            let from = [b, k, s, p];
+            if contiguous && width == VECTORS * I::LANES {
+                let row = self.state.row_mut(from, width);
+                for v in 0..VECTORS {
+                    let at = v * I::LANES;
+                    let h = isa.fma(decay, isa.load(&row[at..]), isa.mul(input, update[v]));
+                    isa.store(h, &mut row[at..]);
+                    y[v] = isa.fma(output, h, y[v]);
+                }
+                continue;
+            }
+            let mut v = 0;
+            while v * I::LANES < width {
+                let at = v * I::LANES;
+                let (from, lanes) = ([b, k, s, p + at], I::LANES.min(width - at));
+                let h = lanes::load(isa, &self.state, from, lanes);
+                let h = isa.fma(decay, h, isa.mul(input, update[v]));
+                lanes::store(isa, h, &mut self.state, from, lanes);
+                y[v] = isa.fma(output, h, y[v]);
+                v += 1;
+            }
+        }
+        let out = self.y.row_mut([b, t, k, p], width);
+        for (v, &y) in y.iter().enumerate() {
+            isa.store_at(y, out, v * I::LANES);
+        }
+    }
+}

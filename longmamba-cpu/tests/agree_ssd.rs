@@ -1,0 +1,408 @@
+//! The Mamba-2 scan against the oracle, and against itself.
+
+mod common;
+
+use common::{Random, Strided, assert_same, assert_sums, cpus, threshold, widen, with_threads};
+use longmamba_core::{ChannelStats, DtLimits, Ssd, SsdInputs, SsdOut, View, ViewMut, oracle};
+use longmamba_cpu::{Cpu, Scratch};
+use proptest::prelude::*;
+use std::ops::Range;
+
+/// How a problem is laid out in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Storage {
+    /// Rows end to end; the state with neighbouring elements of `head_dim` contiguous.
+    Plain,
+    /// Rows cut from wider buffers; the state with neighbouring states contiguous.
+    Strided,
+}
+
+#[derive(Clone)]
+struct Problem {
+    /// batch, len, heads, head_dim, groups, d_state
+    dims: [usize; 6],
+    storage: Storage,
+    x: Strided<4>,
+    dt_raw: Strided<3>,
+    a: Vec<f32>,
+    b: Strided<4>,
+    c: Strided<4>,
+    d: Option<Vec<f32>>,
+    dt_bias: Option<Vec<f32>>,
+    delta_min: Option<Vec<f32>>,
+    dt_limits: DtLimits,
+    lengths: Option<Vec<usize>>,
+    state: Vec<f32>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    y: Vec<f32>,
+    state: Vec<f32>,
+    delta_sum: Vec<f64>,
+    kept_sum: Vec<f64>,
+    kept: Vec<u64>,
+}
+
+impl Problem {
+    fn new(dims: [usize; 6], storage: Storage, seed: u64) -> Self {
+        let [batch, len, heads, head_dim, groups, d_state] = dims;
+        let mut r = Random::new(seed);
+        let gap = if storage == Storage::Plain { 0 } else { 3 };
+        let mut rows = |shape: [usize; 4], scale: f32| {
+            Strided::rows(&r.vec(shape.iter().product(), -scale, scale), shape, gap)
+        };
+        let x = rows([batch, len, heads, head_dim], 2.0);
+        let (b, c) = (
+            rows([batch, len, groups, d_state], 1.0),
+            rows([batch, len, groups, d_state], 1.0),
+        );
+        let dt_raw = r.vec(batch * len * heads, -7., 2.);
+        Problem {
+            dims,
+            storage,
+            x,
+            dt_raw: Strided::rows(&dt_raw, [batch, len, heads], gap),
+            a: r.vec(heads, -8., -0.05),
+            b,
+            c,
+            d: Some(r.vec(heads, -1., 1.)),
+            dt_bias: Some(r.vec(heads, -1., 1.)),
+            delta_min: None,
+            dt_limits: DtLimits::default(),
+            lengths: None,
+            state: r.vec(batch * heads * head_dim * d_state, -1., 1.),
+        }
+    }
+
+    /// Every other head drops about half of its tokens.
+    fn masked(mut self) -> Self {
+        let [batch, len, heads, ..] = self.dims;
+        let dt = self.dt_raw.values();
+        let values = |k: usize| -> Vec<f64> {
+            let bias = self.dt_bias.as_ref().map_or(0.0, |v| v[k]);
+            let raw = (0..batch * len).map(|i| dt[i * heads + k]);
+            raw.map(|raw| oracle::delta(raw, bias, self.dt_limits)).collect()
+        };
+        let thresholds =
+            (0..heads).map(|k| if k % 2 == 0 { threshold(values(k), 0.5) } else { 0.0 }).collect();
+        self.delta_min = Some(thresholds);
+        self
+    }
+
+    fn inputs<'a>(&'a self, tokens: &Range<usize>, lengths: Option<&'a [usize]>) -> SsdInputs<'a> {
+        SsdInputs {
+            x: cut(&self.x, tokens),
+            dt_raw: cut(&self.dt_raw, tokens),
+            a: &self.a,
+            b: cut(&self.b, tokens),
+            c: cut(&self.c, tokens),
+            d: self.d.as_deref(),
+            dt_bias: self.dt_bias.as_deref(),
+            delta_min: self.delta_min.as_deref(),
+            dt_limits: self.dt_limits,
+            lengths,
+        }
+    }
+
+    /// The scan, in the parts that `ends` cuts it into; the state goes from part to part.
+    fn run(&self, cpu: Cpu, ends: &[usize]) -> Outcome {
+        let [batch, len, heads, head_dim, _, d_state] = self.dims;
+        let (order, gap) = match self.storage {
+            Storage::Plain => ([0, 1, 3, 2], 0),
+            Storage::Strided => ([0, 1, 2, 3], 2),
+        };
+        let mut state = Strided::new(&self.state, [batch, heads, head_dim, d_state], order, gap);
+        let shape = [batch, len, heads, head_dim];
+        let mut y = Strided::rows(&vec![7.0; shape.iter().product()], shape, gap);
+        let (mut delta_sum, mut kept_sum) = (vec![0.0; batch * heads], vec![0.0; batch * heads]);
+        let mut kept = vec![0; batch * heads];
+        let mut scratch = Scratch::new();
+        let mut start = 0;
+        for &end in ends.iter().chain([&len]) {
+            let lengths: Option<Vec<usize>> = self
+                .lengths
+                .as_ref()
+                .map(|l| l.iter().map(|&n| n.clamp(start, end) - start).collect());
+            let args = Ssd::new(self.inputs(&(start..end), lengths.as_deref())).unwrap();
+            let stats = ChannelStats {
+                delta_sum: &mut delta_sum,
+                kept_sum: &mut kept_sum,
+                kept: &mut kept,
+            };
+            let y = y.view_mut().slice(1, start..end).unwrap();
+            let out = SsdOut { y, state: state.view_mut(), stats: Some(stats) };
+            cpu.ssd(&args, out, &mut scratch).unwrap();
+            start = end;
+        }
+        Outcome { y: y.values(), state: state.values(), delta_sum, kept_sum, kept }
+    }
+
+    fn oracle(&self) -> oracle::ScanResult {
+        let args = Ssd::new(self.inputs(&(0..self.dims[1]), self.lengths.as_deref())).unwrap();
+        oracle::ssd(&args, &widen(&self.state))
+    }
+
+    fn check(&self, what: &str, outcome: &Outcome, expected: &oracle::ScanResult) {
+        let what = format!("{what} {:?} {:?}", self.dims, self.storage);
+        assert_sums(&format!("{what} y"), &outcome.y, &expected.y, 1e-5);
+        assert_sums(&format!("{what} state"), &outcome.state, &expected.state, 1e-5);
+        let sums = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        assert_sums(&format!("{what} Σ Δ"), &sums(&outcome.delta_sum), &expected.delta_sum, 2e-6);
+        assert_sums(&format!("{what} kept"), &sums(&outcome.kept_sum), &expected.kept_sum, 2e-6);
+        assert_eq!(outcome.kept, expected.kept, "{what}");
+    }
+}
+
+fn cut<'a, const R: usize>(rows: &'a Strided<R>, tokens: &Range<usize>) -> View<'a, f32, R> {
+    rows.view().slice(1, tokens.clone()).unwrap()
+}
+
+fn problems() -> Vec<Problem> {
+    let mut all = Vec::new();
+    // Around the switch of methods, a chunk of tokens, a line of heads, a vector of each width.
+    for (i, len) in [0, 1, 2, 7, 8, 9, 16, 63, 64, 65, 131].into_iter().enumerate() {
+        for (j, head_dim) in [1, 3, 4, 7, 8, 9, 16, 17, 33, 64, 0].into_iter().enumerate() {
+            let d_state = [16, 1, 7, 8, 17, 33, 64, 0, 9][(i * 11 + j) % 9];
+            let (heads, groups) =
+                [(1, 1), (2, 1), (4, 2), (3, 3), (17, 1), (18, 6), (20, 2)][(i + 3 * j) % 7];
+            let storage = if (i + j) % 2 == 0 { Storage::Plain } else { Storage::Strided };
+            let dims = [1 + j % 2, len, heads, head_dim, groups, d_state];
+            all.push(Problem::new(dims, storage, (i * 100 + j) as u64));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_shape_agrees_with_the_oracle() {
+    let cpus = cpus();
+    for problem in problems() {
+        for problem in [problem.clone().masked(), problem] {
+            let expected = problem.oracle();
+            for &cpu in &cpus {
+                problem.check(&format!("{cpu:?}"), &problem.run(cpu, &[]), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn optional_arguments_default_as_documented() {
+    for len in [3, 70] {
+        let full = Problem::new([2, len, 6, 20, 2, 16], Storage::Strided, 5);
+        let cases = [
+            Problem { d: None, ..full.clone() },
+            Problem { dt_bias: None, ..full.clone() },
+            Problem { dt_limits: DtLimits { min: 0.01, max: 0.5 }, ..full.clone() },
+            Problem { delta_min: Some(vec![-1.0; 6]), ..full },
+        ];
+        for problem in &cases {
+            for cpu in cpus() {
+                problem.check("options", &problem.run(cpu, &[]), &problem.oracle());
+            }
+        }
+    }
+}
+
+/// Decays that underflow within a chunk, and differences of sums that have grown large.
+#[test]
+fn very_large_and_very_small_delta() {
+    for len in [5, 100] {
+        let mut problem = Problem::new([1, len, 11, 8, 1, 16], Storage::Plain, 8);
+        let extremes = [-1e4, -90.0, -87.0, -60.0, -20.0, 0.0, 20.0, 100.0, 1e4];
+        let raw: Vec<f32> = (0..len * 11).map(|i| extremes[i * 7 % extremes.len()]).collect();
+        problem.dt_raw = Strided::rows(&raw, [1, len, 11], 0);
+        for cpu in cpus() {
+            problem.check("extremes", &problem.run(cpu, &[]), &problem.oracle());
+        }
+    }
+}
+
+/// One large Δ early in the chunk must not cost the later, small ones their precision.
+#[test]
+fn differences_of_large_sums_keep_their_precision() {
+    let mut problem = Problem::new([1, 64, 2, 8, 1, 16], Storage::Plain, 9);
+    let raw: Vec<f32> = (0..128).map(|i| if i < 2 { 5e4 } else { -6.0 }).collect();
+    problem.dt_raw = Strided::rows(&raw, [1, 64, 2], 0);
+    problem.a = vec![-8.0, -0.5];
+    // y of the first token is huge; compare the others only.
+    for cpu in cpus() {
+        let (outcome, expected) = (problem.run(cpu, &[]), problem.oracle());
+        for t in 1..64 {
+            // The state after the first token is huge too, until it has decayed: the tolerance is
+            // relative to the largest element of the same token and head.
+            for k in 0..2 {
+                let at = (t * 2 + k) * 8;
+                let what = format!("{cpu:?} token {t} head {k}");
+                assert_sums(&what, &outcome.y[at..at + 8], &expected.y[at..at + 8], 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_in_which_every_token_is_dropped_keeps_its_state() {
+    for storage in [Storage::Plain, Storage::Strided] {
+        for len in [1, 7, 8, 150] {
+            let mut problem = Problem::new([2, len, 18, 20, 2, 16], storage, 9);
+            problem.delta_min = Some(vec![f32::INFINITY; 18]);
+            for cpu in cpus() {
+                let outcome = problem.run(cpu, &[]);
+                assert_same("state", &outcome.state, &problem.state);
+                assert!(outcome.kept.iter().all(|&n| n == 0));
+                problem.check("all dropped", &outcome, &problem.oracle());
+            }
+        }
+    }
+}
+
+/// A token of a ragged batch is computed as in a batch of its own, to the bit, and what lies past the
+/// end is neither read nor counted.
+#[test]
+fn ragged_sequences_equal_separate_runs() {
+    let lengths = vec![0, 1, 70, 130, 64, 7, 8];
+    let len = 130;
+    for storage in [Storage::Plain, Storage::Strided] {
+        let dims = [lengths.len(), len, 6, 20, 2, 16];
+        let [_, _, heads, head_dim, groups, d_state] = dims;
+        let mut problem = Problem::new(dims, storage, 10).masked();
+        problem.lengths = Some(lengths.clone());
+        // NaN past the ends.
+        for (b, &n) in lengths.iter().enumerate() {
+            for t in n..len {
+                (0..heads).for_each(|k| problem.dt_raw.view_mut().set([b, t, k], f32::NAN));
+                (0..heads).for_each(|k| problem.x.view_mut().set([b, t, k, 0], f32::NAN));
+                (0..groups).for_each(|g| problem.b.view_mut().set([b, t, g, 0], f32::NAN));
+                (0..groups).for_each(|g| problem.c.view_mut().set([b, t, g, 0], f32::NAN));
+            }
+        }
+        for cpu in cpus() {
+            let outcome = problem.run(cpu, &[]);
+            problem.check("ragged", &outcome, &problem.oracle());
+            for (b, &n) in lengths.iter().enumerate() {
+                let size = heads * head_dim * d_state;
+                let alone = Problem {
+                    dims: [1, n, heads, head_dim, groups, d_state],
+                    x: one(&problem.x, b, n),
+                    dt_raw: one(&problem.dt_raw, b, n),
+                    b: one(&problem.b, b, n),
+                    c: one(&problem.c, b, n),
+                    lengths: None,
+                    state: problem.state[b * size..][..size].to_vec(),
+                    ..problem.clone()
+                }
+                .run(cpu, &[]);
+                let width = heads * head_dim;
+                let y = &outcome.y[b * len * width..][..len * width];
+                assert_same("y", &y[..n * width], &alone.y);
+                assert!(y[n * width..].iter().all(|&y| y == 0.0));
+                assert_same("state", &outcome.state[b * size..][..size], &alone.state);
+                assert_eq!(outcome.kept[b * heads..][..heads], alone.kept);
+            }
+        }
+    }
+}
+
+/// The first `n` tokens of sequence `b`, as a batch of one.
+fn one<const R: usize>(rows: &Strided<R>, b: usize, n: usize) -> Strided<R> {
+    let mut shape = rows.view().shape();
+    let per_token: usize = shape[2..].iter().product();
+    let values = rows.values()[b * shape[1] * per_token..][..n * per_token].to_vec();
+    (shape[0], shape[1]) = (1, n);
+    Strided::rows(&values, shape, 0)
+}
+
+#[test]
+fn the_number_of_threads_cannot_be_seen() {
+    for dims in [[1, 200, 21, 16, 3, 32], [5, 100, 1, 40, 1, 64], [3, 1, 64, 64, 1, 64]] {
+        let problem = Problem::new(dims, Storage::Plain, 11).masked();
+        for cpu in cpus() {
+            let one = with_threads(1, || problem.run(cpu, &[]));
+            for threads in [2, 3, 7] {
+                assert_eq!(one, with_threads(threads, || problem.run(cpu, &[])), "{dims:?}");
+            }
+        }
+    }
+}
+
+/// In chunks a NaN meets the zeros of the causal mask, and so spreads to the tokens before it in the
+/// same block of 16, but to no other element.
+#[test]
+fn nan_goes_where_it_comes_from_and_hardly_further() {
+    for (len, first) in [(5, 3), (70, 64)] {
+        let mut problem = Problem::new([1, len, 3, 8, 1, 16], Storage::Plain, 12).masked();
+        problem.x.view_mut().set([0, len - 2, 1, 5], f32::NAN);
+        for cpu in cpus() {
+            let y = problem.run(cpu, &[]).y;
+            for (i, y) in y.iter().enumerate() {
+                let (token, element) = (i / 24, i % 24);
+                if (first..len - 2).contains(&token) && element == 13 {
+                    continue;
+                }
+                assert_eq!(y.is_nan(), element == 13 && token >= len - 2, "{cpu:?} {len} {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scratch_grows_once() {
+    let problem = Problem::new([1, 100, 4, 16, 1, 32], Storage::Plain, 14);
+    let args = Ssd::new(problem.inputs(&(0..100), None)).unwrap();
+    let mut scratch = Scratch::new();
+    let mut capacities = Vec::new();
+    for _ in 0..3 {
+        let (mut y, mut state) = (vec![0.0; 6400], vec![0.0; 2048]);
+        let out = SsdOut {
+            y: ViewMut::new(&mut y, [1, 100, 4, 16]).unwrap(),
+            state: ViewMut::new(&mut state, [1, 4, 16, 32]).unwrap(),
+            stats: None,
+        };
+        Cpu::new().ssd(&args, out, &mut scratch).unwrap();
+        capacities.push(scratch.capacity());
+    }
+    assert!(capacities[0] > 0 && capacities.iter().all(|&c| c == capacities[0]));
+}
+
+#[test]
+fn outputs_that_do_not_fit_are_refused() {
+    let problem = Problem::new([1, 4, 3, 2, 1, 5], Storage::Plain, 13);
+    let args = Ssd::new(problem.inputs(&(0..4), None)).unwrap();
+    let (mut y, mut state) = ([0.0; 24], [0.0; 30]);
+    let out = SsdOut {
+        y: ViewMut::new(&mut y, [1, 4, 3, 2]).unwrap(),
+        state: ViewMut::new(&mut state, [1, 3, 5, 2]).unwrap(),
+        stats: None,
+    };
+    let error = Cpu::new().ssd(&args, out, &mut Scratch::new()).unwrap_err().to_string();
+    assert_eq!(error, "state has shape [1, 3, 5, 2], expected [1, 3, 2, 5]");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whole, in parts and token by token.
+    #[test]
+    fn parts_give_the_same_as_the_whole(
+        batch in 1usize..3, len in 1usize..150, groups in 1usize..4, per_group in 1usize..5,
+        head_dim in 1usize..24, d_state in 0usize..24,
+        mut ends in proptest::collection::vec(0usize..150, 0..5), seed: u64, strided: bool,
+    ) {
+        let storage = if strided { Storage::Strided } else { Storage::Plain };
+        let dims = [batch, len, groups * per_group, head_dim, groups, d_state];
+        let problem = Problem::new(dims, storage, seed).masked();
+        ends.retain(|&end| end <= len);
+        ends.sort_unstable();
+        let tokens: Vec<usize> = (1..len).collect();
+        for cpu in Cpu::available() {
+            let whole = problem.run(cpu, &[]);
+            for ends in [&ends, &tokens] {
+                let parts = problem.run(cpu, ends);
+                assert_sums("y", &parts.y, &widen(&whole.y), 1e-5);
+                assert_sums("state", &parts.state, &widen(&whole.state), 1e-5);
+                assert_eq!(&parts.kept, &whole.kept);
+            }
+        }
+    }
+}

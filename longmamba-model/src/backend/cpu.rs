@@ -1,0 +1,278 @@
+use super::{Backend, Columns, Conv, DeltaSums, Linear, Recurrence, ScanInputs, SsdStageInputs};
+use crate::{Error, Result};
+use longmamba_core::{
+    AlignedVec, ChannelStats, Layout, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
+    SsdInputs, SsdOut, Tensor, View, ViewMut,
+};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::Arc;
+
+/// The processor, with a thread pool of its own or the caller's.
+#[derive(Clone, Debug)]
+pub struct CpuBackend {
+    cpu: Cpu,
+    pool: Option<Arc<ThreadPool>>,
+}
+
+impl CpuBackend {
+    /// The best instruction set of this processor. `threads`: a pool of that many; `None`: the rayon
+    /// pool that the caller is in.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where threads cannot be started.
+    pub fn new(threads: Option<usize>) -> Result<Self> {
+        Self::with_cpu(Cpu::new(), threads)
+    }
+
+    /// A particular instruction set.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn with_cpu(cpu: Cpu, threads: Option<usize>) -> Result<Self> {
+        let start = |n| {
+            let pool = ThreadPoolBuilder::new().num_threads(n).build();
+            pool.map_err(|e| Error::argument(format!("cannot start {n} threads: {e}")))
+        };
+        Ok(CpuBackend { cpu, pool: threads.map(start).transpose()?.map(Arc::new) })
+    }
+
+    /// The kernels.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// The number of threads that work is spread over.
+    pub fn threads(&self) -> usize {
+        self.pool.as_ref().map_or_else(rayon::current_num_threads, |p| p.current_num_threads())
+    }
+}
+
+type Buffer = AlignedVec<f32>;
+
+impl Columns<'_, Buffer> {
+    /// `[rows, width]`, each row cut into `parts` as further dimensions.
+    fn view<const R: usize>(&self, shape: [usize; R], strides: [usize; R]) -> Result<View<'_, f32, R>> {
+        let layout = Layout::strided(shape, strides)?;
+        Ok(View::with_layout(&self.buffer[self.first.min(self.buffer.len())..], layout)?)
+    }
+
+    /// `[rows, width]`.
+    fn rows(&self, rows: usize) -> Result<View<'_, f32, 2>> {
+        self.view([rows, self.width], [self.stride, 1])
+    }
+
+    /// `[1, rows, width]`.
+    fn sequence(&self, rows: usize) -> Result<View<'_, f32, 3>> {
+        self.view([1, rows, self.width], [0, self.stride, 1])
+    }
+
+    /// `[1, rows, parts, width / parts]`.
+    fn parts(&self, rows: usize, parts: usize) -> Result<View<'_, f32, 4>> {
+        let part = self.width / parts;
+        self.view([1, rows, parts, part], [0, self.stride, part, 1])
+    }
+}
+
+/// The first elements of a buffer, in row-major order.
+fn start<const R: usize>(buffer: &mut Buffer, shape: [usize; R]) -> Result<ViewMut<'_, f32, R>> {
+    Ok(ViewMut::with_layout(buffer, Layout::contiguous(shape)?)?)
+}
+
+fn stats(sums: &mut DeltaSums) -> Option<ChannelStats<'_>> {
+    let DeltaSums { delta_sum, kept_sum, kept } = sums;
+    Some(ChannelStats { delta_sum, kept_sum, kept })
+}
+
+impl Backend for CpuBackend {
+    type Buffer = Buffer;
+    type Matrix = Tensor;
+    type Vector = Arc<AlignedVec<f32>>;
+    type Scratch = Scratch;
+
+    fn matrix(&self, weight: Tensor) -> Result<Tensor> {
+        Ok(weight)
+    }
+
+    fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector> {
+        Ok(Arc::new(weight))
+    }
+
+    fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>> {
+        Ok(vector.to_vec())
+    }
+
+    fn buffer(&self, len: usize) -> Result<Buffer> {
+        Ok(AlignedVec::zeros(len))
+    }
+
+    fn read(&self, buffer: &Buffer, first: usize, out: &mut [f32]) -> Result<()> {
+        out.copy_from_slice(&buffer[first..first + out.len()]);
+        Ok(())
+    }
+
+    fn write(&self, values: &[f32], buffer: &mut Buffer) -> Result<()> {
+        buffer[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    fn embedding(&self, table: &Tensor, tokens: &[u32], width: usize, out: &mut Buffer) -> Result<()> {
+        let out = start(out, [tokens.len(), width])?;
+        Ok(self.cpu.gather_rows(table.any_view()?, tokens, out)?)
+    }
+
+    fn norm(
+        &self,
+        x: &Buffer,
+        first: usize,
+        rows: usize,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let width = weight.len();
+        let x = View::new(&x[first * width..(first + rows) * width], [rows, width])?;
+        Ok(self.cpu.rms_norm(x, weight, eps, start(out, [rows, width])?)?)
+    }
+
+    fn project(
+        &self,
+        rows: usize,
+        x: Columns<'_, Buffer>,
+        linear: &Linear<Self>,
+        accumulate: bool,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let mut out = start(out, [rows, linear.outputs])?;
+        let mut accumulate = accumulate;
+        if let Some(bias) = &linear.bias {
+            for r in 0..rows {
+                let row = out.row_mut([r, 0]);
+                if accumulate {
+                    row.iter_mut().zip(&***bias).for_each(|(o, b)| *o += b);
+                } else {
+                    row.copy_from_slice(bias);
+                }
+            }
+            accumulate = true;
+        }
+        let accumulate = if accumulate { Accumulate::Yes } else { Accumulate::No };
+        Ok(self.cpu.matmul(x.rows(rows)?, linear.weight.any_view()?, out, accumulate)?)
+    }
+
+    fn conv1d(
+        &self,
+        rows: usize,
+        x: Columns<'_, Buffer>,
+        conv: &Conv<Self>,
+        history: &mut Buffer,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let Conv { channels, width, .. } = *conv;
+        let weight = View::new(&conv.weight, [width, channels])?.permute([1, 0])?;
+        let bias = conv.bias.as_ref().map(|b| &b[..]);
+        let history = start(history, [1, width - 1, channels])?;
+        let out = start(out, [1, rows, channels])?;
+        Ok(self.cpu.causal_conv1d(x.sequence(rows)?, weight, bias, history, out, None)?)
+    }
+
+    fn selective_scan(
+        &self,
+        rows: usize,
+        inputs: ScanInputs<'_, Buffer>,
+        recurrence: &Recurrence<Self>,
+        delta_min: Option<&[f32]>,
+        state: &mut Buffer,
+        sums: &mut DeltaSums,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let (d_inner, d_state) = (inputs.x.width, inputs.b.width);
+        let args = SelectiveScan::new(SelectiveScanInputs {
+            x: inputs.x.sequence(rows)?,
+            dt_raw: inputs.dt_raw.sequence(rows)?,
+            a: View::new(&recurrence.a, [d_state, d_inner])?.permute([1, 0])?,
+            b: inputs.b.sequence(rows)?,
+            c: inputs.c.sequence(rows)?,
+            z: Some(inputs.z.sequence(rows)?),
+            d: Some(&recurrence.d),
+            dt_bias: Some(&recurrence.dt_bias),
+            delta_min,
+            dt_limits: recurrence.dt_limits,
+            lengths: None,
+        })?;
+        let out = SelectiveScanOut {
+            y: start(y, [1, rows, d_inner])?,
+            state: start(state, [1, d_state, d_inner])?.permute([0, 2, 1])?,
+            stats: stats(sums),
+        };
+        Ok(self.cpu.selective_scan(&args, out)?)
+    }
+
+    fn ssd(
+        &self,
+        scratch: &mut Scratch,
+        rows: usize,
+        inputs: SsdStageInputs<'_, Buffer>,
+        recurrence: &Recurrence<Self>,
+        delta_min: Option<&[f32]>,
+        state: &mut Buffer,
+        sums: &mut DeltaSums,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let SsdStageInputs { x, heads, groups, .. } = inputs;
+        let (head_dim, d_state) = (x.width / heads, inputs.b.width / groups);
+        let args = Ssd::new(SsdInputs {
+            x: x.parts(rows, heads)?,
+            dt_raw: inputs.dt_raw.sequence(rows)?,
+            a: &recurrence.a,
+            b: inputs.b.parts(rows, groups)?,
+            c: inputs.c.parts(rows, groups)?,
+            d: Some(&recurrence.d),
+            dt_bias: Some(&recurrence.dt_bias),
+            delta_min,
+            dt_limits: recurrence.dt_limits,
+            lengths: None,
+        })?;
+        let out = SsdOut {
+            y: start(y, [1, rows, heads, head_dim])?,
+            state: start(state, [1, heads, d_state, head_dim])?.permute([0, 1, 3, 2])?,
+            stats: stats(sums),
+        };
+        Ok(self.cpu.ssd(&args, out, scratch)?)
+    }
+
+    fn gated_norm(
+        &self,
+        rows: usize,
+        y: &Buffer,
+        z: Columns<'_, Buffer>,
+        weight: &Self::Vector,
+        group: usize,
+        eps: f32,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let width = weight.len();
+        let y = View::new(&y[..rows * width], [rows, width])?;
+        let out = start(out, [rows, width])?;
+        Ok(self.cpu.gated_rms_norm(y, z.rows(rows)?, weight, group, eps, out)?)
+    }
+
+    fn delta(
+        &self,
+        rows: usize,
+        dt_raw: Columns<'_, Buffer>,
+        recurrence: &Recurrence<Self>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let out = ViewMut::new(out, [1, rows, dt_raw.width])?;
+        let bias = Some(&recurrence.dt_bias[..]);
+        Ok(self.cpu.delta(dt_raw.sequence(rows)?, bias, recurrence.dt_limits, out)?)
+    }
+}

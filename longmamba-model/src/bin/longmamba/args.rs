@@ -1,0 +1,298 @@
+//! What several commands take: models, plans, methods, texts, lists.
+
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use clap::{Args, ValueEnum};
+use longmamba_model::builtin::{self, Builtin};
+use longmamba_model::policy::{Lookup, Plan};
+use longmamba_model::{CpuBackend, Model, SessionOptions, Text, Tokenizer, read_plan};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the names of built-in models begin with.
+const BUILTIN: &str = "builtin:";
+
+fn find_builtin(name: &str) -> Outcome<&'static Builtin> {
+    builtin::find(name).ok_or_else(|| {
+        let names: Vec<String> =
+            builtin::all().iter().map(|b| format!("{BUILTIN}{}", b.name)).collect();
+        Failure::input(format!(
+            "{BUILTIN}{name}: no such built-in model; there are {}",
+            names.join(" and ")
+        ))
+    })
+}
+
+#[derive(Debug, Args)]
+pub struct ModelArg {
+    /// A folder with config.json and model.safetensors, or builtin:mamba2-tiny, builtin:mamba1-tiny
+    #[arg(value_name = "MODEL")]
+    model: String,
+}
+
+/// A model, and what belongs to it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub model: Arc<Model>,
+    /// As it was given.
+    pub name: String,
+    builtin: Option<&'static Builtin>,
+}
+
+impl ModelArg {
+    /// The folder; built-in models have none.
+    pub fn folder(&self) -> Option<&Path> {
+        (!self.model.starts_with(BUILTIN)).then_some(Path::new(&self.model))
+    }
+
+    pub fn load(&self) -> Outcome<Loaded> {
+        let name = self.model.clone();
+        if let Some(builtin) = name.strip_prefix(BUILTIN) {
+            return Loaded::builtin(find_builtin(builtin)?);
+        }
+        let folder = Path::new(&name);
+        if !folder.is_dir() {
+            return Err(Failure::input(format!(
+                "{name}: no such folder; MODEL is a folder with config.json and model.safetensors, or \
+                 {BUILTIN}mamba2-tiny, or {BUILTIN}mamba1-tiny"
+            )));
+        }
+        let model = Model::load(folder, CpuBackend::new(None)?)?;
+        Ok(Loaded { model, name, builtin: None })
+    }
+}
+
+impl Loaded {
+    pub fn builtin(builtin: &'static Builtin) -> Outcome<Self> {
+        let model = builtin.model(CpuBackend::new(None)?)?;
+        Ok(Loaded { model, name: format!("{BUILTIN}{}", builtin.name), builtin: Some(builtin) })
+    }
+
+    pub fn tokenizer(&self) -> Outcome<Tokenizer> {
+        Ok(Tokenizer::for_model(self.model.config(), self.model.path())?)
+    }
+
+    /// The text of each file in tokens.
+    pub fn read_texts(&self, tokenizer: &Tokenizer, files: &[PathBuf]) -> Outcome<Vec<Text>> {
+        read_files(files)?
+            .iter()
+            .zip(files)
+            .map(|(bytes, file)| {
+                let text = tokenizer.encode_text(bytes);
+                text.map_err(|e| Failure::input(format!("{}: {e}", file.display())))
+            })
+            .collect()
+    }
+}
+
+/// The bytes of each file, none of them empty.
+pub fn read_files(files: &[PathBuf]) -> Outcome<Vec<Vec<u8>>> {
+    let read = |file: &PathBuf| match std::fs::read(file) {
+        Ok(bytes) if bytes.is_empty() => {
+            Err(Failure::input(format!("{}: the text is empty", file.display())))
+        }
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(Failure::input(format!("{}: {error}", file.display()))),
+    };
+    files.iter().map(read).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The model as it is
+    Vanilla,
+    /// Tokens that matter little are filtered out of the global channels
+    Longmamba,
+}
+
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Vanilla => "vanilla",
+            Method::Longmamba => "longmamba",
+        }
+    }
+}
+
+/// LongMamba's plan, and how it is applied.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A calibrated plan [default for built-in models: their own]
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<PathBuf>,
+    /// Another θ than the plan's: channels with a score above it are global
+    #[arg(long, value_name = "θ")]
+    theta: Option<f64>,
+    /// The thresholds are multiplied by it
+    #[arg(long, value_name = "B", default_value_t = 1.0)]
+    scale: f32,
+    /// How thresholds are found for lengths that the plan does not have
+    #[arg(long, value_enum, default_value = "interpolated")]
+    lookup: LookupArg,
+    /// Tokens that go through the layers together
+    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len)]
+    chunk: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LookupArg {
+    /// Between the two lengths around it
+    Interpolated,
+    /// The nearest length, as in the published code
+    Nearest,
+}
+
+impl PlanArgs {
+    /// The plan that was given, or the built-in one; it fits the model.
+    fn plan(&self, loaded: &Loaded) -> Outcome<Option<Arc<Plan>>> {
+        let plan = match (&self.plan, loaded.builtin) {
+            (Some(path), _) => {
+                let plan = read_plan(path)?;
+                let path = path.display();
+                plan.check(loaded.model.fingerprint())
+                    .map_err(|e| Failure::input(format!("--plan {path}: {e}")))?;
+                plan
+            }
+            (None, Some(builtin)) => builtin.plan()?,
+            (None, None) if self.theta.is_some() => {
+                return Err(Failure::input("--theta changes a plan; give one with --plan"));
+            }
+            (None, None) => return Ok(None),
+        };
+        let plan = match self.theta {
+            Some(theta) => {
+                plan.with_theta(theta).map_err(|e| Failure::input(format!("--theta: {e}")))?
+            }
+            None => plan,
+        };
+        Ok(Some(Arc::new(plan)))
+    }
+
+    /// How sessions run with each of `methods`; without any, with all that there is a plan for.
+    pub fn methods(
+        &self,
+        methods: &[Method],
+        loaded: &Loaded,
+    ) -> Outcome<Vec<(Method, SessionOptions)>> {
+        let plan = self.plan(loaded)?;
+        let possible = match plan {
+            Some(_) => &[Method::Vanilla, Method::Longmamba][..],
+            None => &[Method::Vanilla],
+        };
+        let options = |&method: &Method| {
+            let plan = match (method, &plan) {
+                (Method::Vanilla, _) => None,
+                (Method::Longmamba, Some(plan)) => Some(plan.clone()),
+                (Method::Longmamba, None) => {
+                    return Err(Failure::input(
+                        "--method longmamba needs a plan; make one with `longmamba calibrate` and give it \
+                         with --plan",
+                    ));
+                }
+            };
+            let lookup = match self.lookup {
+                LookupArg::Interpolated => Lookup::Interpolated,
+                LookupArg::Nearest => Lookup::Nearest,
+            };
+            let (chunk_len, threshold_scale) = (self.chunk, self.scale);
+            let options = SessionOptions {
+                chunk_len,
+                plan,
+                lookup,
+                threshold_scale,
+                ..SessionOptions::default()
+            };
+            // Finds what is wrong with them now.
+            loaded.model.session(options.clone())?;
+            Ok((method, options))
+        };
+        let methods = if methods.is_empty() { possible } else { methods };
+        methods.iter().map(options).collect()
+    }
+}
+
+/// `2k,10k,500k`, strictly ascending.
+#[derive(Clone, Debug)]
+pub struct Lengths(pub Vec<usize>);
+
+impl std::str::FromStr for Lengths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lengths = text.split(',').map(length).collect::<Result<Vec<_>, _>>()?;
+        if let Some([a, b]) = lengths.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return Err(format!("lengths must be strictly ascending, but {b} follows {a}"));
+        }
+        Ok(Lengths(lengths))
+    }
+}
+
+/// `500`, `2k` = 2,000 or `1M` = 1,000,000.
+pub fn length(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1000),
+        None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, 1_000_000)),
+    };
+    let value = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
+    value.ok_or_else(|| format!("{text:?} is no length; write 500, 2k (2000) or 1M (1000000)"))
+}
+
+/// A share, 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let value = text.trim().parse::<f64>().ok().filter(|v| (0.0..=1.0).contains(v));
+    value.ok_or_else(|| format!("{text:?} is no number between 0 and 1"))
+}
+
+/// A built-in model's plan by name, or a plan file.
+pub fn read_any_plan(name: &str) -> Outcome<Plan> {
+    match name.strip_prefix(BUILTIN) {
+        Some(builtin) => Ok(find_builtin(builtin)?.plan()?),
+        None => Ok(read_plan(Path::new(name))?),
+    }
+}
+
+/// Prose for a byte model: the files, or what the model itself writes.
+pub fn prose(
+    loaded: &Loaded,
+    files: &[PathBuf],
+    sampled_len: usize,
+    seed: u64,
+    output: &Output,
+) -> Outcome<Vec<Vec<u8>>> {
+    if !files.is_empty() {
+        return read_files(files);
+    }
+    let label = format!("{}: writing prose", loaded.name);
+    let bar = crate::progress::Bar::new(output, &label, sampled_len, "bytes");
+    let sampled =
+        longmamba_model::eval::prose::sampled(&loaded.model, sampled_len, seed, &|n| bar.add(n))?;
+    Ok(vec![sampled])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_and_checked() {
+        let read = |text: &str| text.parse::<Lengths>().map(|l| l.0);
+        assert_eq!(read("500,2k,10K,1M"), Ok(vec![500, 2000, 10_000, 1_000_000]));
+        assert_eq!(read("7"), Ok(vec![7]));
+        for (bad, why) in [
+            ("2k,1k", "1000 follows 2000"),
+            ("2k,2000", "ascending"),
+            ("", "is no length"),
+            ("0", "is no length"),
+            ("1,,2", "is no length"),
+            ("2x", "is no length"),
+            ("-5", "is no length"),
+            ("99999999999999999999k", "is no length"),
+        ] {
+            assert!(read(bad).is_err_and(|e| e.contains(why)), "{bad}");
+        }
+        assert!(share("1.01").is_err() && share("nan").is_err() && share("0.5") == Ok(0.5));
+    }
+}

@@ -1,0 +1,105 @@
+//! `longmamba`: run, calibrate and measure Mamba models on long contexts.
+//!
+//! Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 a comparison failed,
+//! 2 wrong usage or bad input.
+
+mod args;
+mod calibrate;
+mod channels;
+mod demo;
+mod failure;
+mod generate;
+mod inspect;
+mod output;
+mod passkey;
+mod plot;
+mod ppl;
+mod progress;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use failure::{Failure, Outcome};
+use output::Output;
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "longmamba",
+    version,
+    about = "Mamba models on long contexts: run them, calibrate LongMamba for them, measure both",
+    after_help = "Example:\n  longmamba demo\n\n\
+        MODEL is a folder with config.json and model.safetensors, or builtin:mamba2-tiny, or \
+        builtin:mamba1-tiny.\nEach command's --help has an example of it."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output and threads")]
+struct Common {
+    /// Print one JSON object instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress bars and no notes
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Threads for all the work [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Calibrate(calibrate::Calibrate),
+    Channels(channels::Channels),
+    Generate(generate::Generate),
+    Ppl(ppl::Ppl),
+    Passkey(passkey::Passkey),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too. A closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Compared) => ExitCode::FAILURE,
+        Err(Failure::Input(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let Common { json, quiet, threads } = cli.common;
+    let output = Output::new(json, quiet);
+    // 0: one for each core.
+    let threads = threads.map_or(0, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Failure::input(format!("--threads: cannot start {threads} threads: {e}")))?;
+    pool.install(|| match cli.command {
+        Command::Demo(command) => command.run(&output),
+        Command::Inspect(command) => command.run(&output),
+        Command::Verify(command) => command.run(&output),
+        Command::Calibrate(command) => command.run(&output),
+        Command::Channels(command) => command.run(&output),
+        Command::Generate(command) => command.run(&output),
+        Command::Ppl(command) => command.run(&output),
+        Command::Passkey(command) => command.run(&output),
+    })
+}

@@ -1,0 +1,148 @@
+use longmamba_core::Shape;
+use std::path::{Path, PathBuf};
+
+/// The result of every fallible function in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with files, prompts and sessions. Each message names the file, the tensor or the
+/// argument at fault, and where it can, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A `config.json` that does not describe a model this library can run.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Which field, and what is wrong with it.
+        reason: String,
+    },
+    /// A file that is not what its name says: truncated, corrupt, or of another format.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The checkpoint lacks a tensor that the config calls for.
+    #[error("{}: tensor {tensor} is missing", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// The checkpoint has a tensor that the config has no use for.
+    #[error("{}: tensor {tensor} belongs to no part of the model that config.json describes", path.display())]
+    SurplusTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A tensor has another shape than the config gives it.
+    #[error("{}: tensor {tensor} has shape {actual}, config.json calls for {expected}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape from the config.
+        expected: Shape,
+        /// The shape in the file.
+        actual: Shape,
+    },
+    /// A tensor holds elements of a type that is not supported in its place.
+    #[error("{}: tensor {tensor} holds {actual}, expected {expected}", path.display())]
+    TensorDType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is supported there.
+        expected: &'static str,
+        /// The type in the file.
+        actual: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{}: tensor {tensor} has a NaN or infinite value at element {index}", path.display())]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The first such element, counted in order.
+        index: usize,
+    },
+    /// A plan that cannot be read, or that belongs to another model.
+    #[error("{}: {source}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: longmamba_core::Error,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {token} at position {position} is outside the vocabulary of {vocab}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Its index in the tokens given.
+        position: usize,
+        /// The number of tokens that the model knows.
+        vocab: usize,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty; give at least one token")]
+    EmptyPrompt,
+    /// More tokens than were announced, or a step before the announced prompt was complete.
+    #[error("the prompt was announced with {announced} tokens, {given} were given: {hint}")]
+    Announced {
+        /// The number given to `prefill_of`.
+        announced: usize,
+        /// The number of tokens so far.
+        given: usize,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// An argument outside its range; the text names it.
+    #[error("{0}")]
+    Argument(String),
+    /// The model gave a logit that no token can be drawn from.
+    #[error("the logit of token {token} is {value}; the weights or the prompt drove the model out of range")]
+    Logit {
+        /// The token.
+        token: usize,
+        /// Its logit.
+        value: f32,
+    },
+    /// A text cannot be turned into tokens, or back.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A tensor operation was refused.
+    #[error(transparent)]
+    Core(#[from] longmamba_core::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Error {
+        Error::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn argument(reason: impl Into<String>) -> Error {
+        Error::Argument(reason.into())
+    }
+}

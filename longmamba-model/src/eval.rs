@@ -1,0 +1,109 @@
+//! What a model can do at a length: perplexity, and whether it finds what it was told.
+
+pub mod passkey;
+pub mod perplexity;
+pub mod prose;
+pub mod recall;
+
+use crate::backend::Backend;
+use crate::model::Model;
+use crate::{Error, Result};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A mean over samples, and how far it can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Standard deviation of the samples ÷ √samples; `None` for a single sample.
+    pub standard_error: Option<f64>,
+    /// How many samples.
+    pub samples: usize,
+}
+
+impl Estimate {
+    /// Of `values`; `None` where there are none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let samples = values.len();
+        if samples == 0 {
+            return None;
+        }
+        let count = samples as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let standard_error = (samples > 1).then(|| (squares / (count - 1.0) / count).sqrt());
+        Some(Estimate { mean, standard_error, samples })
+    }
+
+    /// Mean and error times `factor`.
+    pub fn scaled(self, factor: f64) -> Self {
+        let standard_error = self.standard_error.map(|e| e * factor.abs());
+        Estimate { mean: self.mean * factor, standard_error, ..self }
+    }
+}
+
+/// Called with the number of tokens that a sample had, from the thread that finished it.
+pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// Runs `work` for samples 0 to `count`, in order of start, as many at a time as the device's pool has
+/// threads; the results are in order of samples.
+///
+/// Samples are spread over threads because small models have too little work in a chunk for several;
+/// in a large model the stages inside a sample use the threads that others leave idle.
+///
+/// After the first error no sample is started; of several errors the first sample's is returned.
+pub(crate) fn samples<B: Backend, T: Send>(
+    model: &Model<B>,
+    count: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(count));
+    let worker = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            let result = work(index);
+            if result.is_err() {
+                next.store(count, Ordering::Relaxed);
+            }
+            // A poisoned lock means that another worker panicked, which the scope passes on.
+            let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+            done.push((index, result));
+        }
+    };
+    model.backend().run(|| {
+        let workers = rayon::current_num_threads().min(count);
+        rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| worker())));
+    });
+    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The number of windows or prompts must not be 0.
+fn at_least_one(what: &str, value: usize) -> Result<()> {
+    if value == 0 {
+        return Err(Error::argument(format!("{what} is 0, must be at least 1")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_by_hand() {
+        let e = Estimate::of(&[1.0, 2.0, 3.0, 6.0]).unwrap();
+        // Squares 4 + 1 + 0 + 9 = 14; 14 / 3 / 4.
+        assert_eq!((e.mean, e.samples), (3.0, 4));
+        assert!((e.standard_error.unwrap() - (14.0f64 / 12.0).sqrt()).abs() < 1e-12);
+        assert_eq!(e.scaled(2.0).mean, 6.0);
+        assert_eq!(Estimate::of(&[2.0]).unwrap().standard_error, None);
+        assert_eq!(Estimate::of(&[]), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! A session on disk, to be continued by another process.
+//!
+//! A safetensors file: `layers.N.conv_history` f32 `[d_conv - 1, conv_dim]`, `layers.N.state` f32
+//! ([`MixerConfig::state_shape`](crate::MixerConfig::state_shape)), `layers.N.delta_sum`,
+//! `layers.N.kept_sum` f64 and `layers.N.kept` i64 `[channels]`, `logits` f32 `[vocab]`, and metadata
+//! that binds it to model and plan.
+
+use crate::backend::{Backend, DeltaSums};
+use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::model::Model;
+use crate::session::{Session, SessionOptions};
+use crate::workspace::state_lens;
+use crate::{Error, Result, write_whole};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+const FORMAT: &str = "longmamba-session";
+const VERSION: u32 = 1;
+
+/// What a snapshot says of itself, under the key `session` of the file's metadata.
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Header {
+    format: String,
+    version: u32,
+    model: String,
+    /// A digest of the plan and of how it is read; empty without a plan.
+    plan: String,
+    position: usize,
+    total: Option<usize>,
+}
+
+impl<B: Backend> Session<B> {
+    fn plan_digest(&self) -> Result<String> {
+        let Some(plan) = &self.options.plan else { return Ok(String::new()) };
+        let options = &self.options;
+        let mut hash = Sha256::new();
+        hash.update(plan.to_bytes());
+        hash.update(format!("{:?} {} {}", options.lookup, options.threshold_scale, options.filter_decode));
+        Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Writes the session to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let config = self.model.config();
+        let header = Header {
+            format: FORMAT.into(),
+            version: VERSION,
+            model: self.model.fingerprint().to_string(),
+            plan: self.plan_digest()?,
+            position: self.position,
+            total: self.total,
+        };
+        let (conv, ssm) = state_lens(&config.mixer);
+        let channels = config.mixer.channels();
+        let mut parts: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (index, layer) in self.states.iter().enumerate() {
+            let history = vec![config.mixer.d_conv() - 1, config.mixer.conv_dim()];
+            for (name, shape, len, buffer) in [
+                ("conv_history", history, conv, &layer.conv_history),
+                ("state", config.mixer.state_shape(), ssm, &layer.ssm),
+            ] {
+                let mut values = vec![0.0f32; len];
+                self.model.backend().read(buffer, 0, &mut values)?;
+                let bytes = bytemuck::cast_slice(&values).to_vec();
+                parts.push((format!("layers.{index}.{name}"), Dtype::F32, shape, bytes));
+            }
+            let DeltaSums { delta_sum, kept_sum, kept } = &layer.sums;
+            for (name, dtype, bytes) in [
+                ("delta_sum", Dtype::F64, bytemuck::cast_slice(delta_sum)),
+                ("kept_sum", Dtype::F64, bytemuck::cast_slice(kept_sum)),
+                ("kept", Dtype::I64, bytemuck::cast_slice(kept)),
+            ] {
+                parts.push((format!("layers.{index}.{name}"), dtype, vec![channels], bytes.to_vec()));
+            }
+        }
+        let logits = bytemuck::cast_slice(&self.logits).to_vec();
+        parts.push(("logits".into(), Dtype::F32, vec![self.logits.len()], logits));
+
+        let malformed = |e: &dyn std::fmt::Display| Error::malformed(path, format!("cannot be written: {e}"));
+        let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes);
+            view.map(|v| (name.as_str(), v)).map_err(|e| malformed(&e))
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        let header = serde_json::to_string(&header).map_err(|e| malformed(&e))?;
+        let metadata = HashMap::from([("session".to_owned(), header)]);
+        let file = safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(&e))?;
+        write_whole(path, &file)
+    }
+
+    /// Reads a session back. `options` must carry the plan that the session was saved with; the chunk
+    /// length may differ.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] and the tensor errors for a damaged file; and
+    /// [`Error::Malformed`] where the snapshot belongs to another model or plan, saying which.
+    pub fn load(model: &Arc<Model<B>>, options: SessionOptions, path: &Path) -> Result<Self> {
+        let mut session = model.session(options)?;
+        // Small, and its own file may be replaced while it is read: no map.
+        let read = LoadOptions { memory_map: false, check_finite: true };
+        let mut file = Checkpoint::open(path, read)?;
+        let header: Header = file
+            .metadata("session")
+            .and_then(|text| serde_json::from_str(text).ok())
+            .filter(|h: &Header| h.format == FORMAT)
+            .ok_or_else(|| Error::malformed(path, "not a saved session"))?;
+        let refuse = |reason: String| Err(Error::malformed(path, reason));
+        if header.version > VERSION {
+            return refuse(format!("saved by a newer version (format {}, known: {VERSION})", header.version));
+        }
+        let fingerprint = model.fingerprint().to_string();
+        if header.model != fingerprint {
+            return refuse(format!("saved with model {}, this is model {fingerprint}", header.model));
+        }
+        let plan = session.plan_digest()?;
+        if header.plan != plan {
+            let name = |digest: String| if digest.is_empty() { "no plan".into() } else { format!("plan {digest}") };
+            return refuse(format!("saved with {}, continued with {}", name(header.plan), name(plan)));
+        }
+        let mixer = &model.config().mixer;
+        for (index, layer) in session.states.iter_mut().enumerate() {
+            let name = |part: &str| format!("layers.{index}.{part}");
+            let history = [mixer.d_conv() - 1, mixer.conv_dim()];
+            let values = file.take_f32(&name("conv_history"), &history)?;
+            model.backend().write(&values, &mut layer.conv_history)?;
+            let values = file.take_f32(&name("state"), &mixer.state_shape())?;
+            model.backend().write(&values, &mut layer.ssm)?;
+            let channels = mixer.channels();
+            let kept = file.take_integers(&name("kept"))?;
+            layer.sums = DeltaSums {
+                delta_sum: file.take_f64(&name("delta_sum"))?,
+                kept_sum: file.take_f64(&name("kept_sum"))?,
+                kept: kept.into_iter().map(|k| u64::try_from(k).unwrap_or(0)).collect(),
+            };
+            let sums = &layer.sums;
+            if [sums.delta_sum.len(), sums.kept_sum.len(), sums.kept.len()] != [channels; 3] {
+                return refuse(format!("{} has another number of channels than the model", name("kept")));
+            }
+        }
+        let logits = file.take_f32("logits", &[session.logits.len()])?;
+        session.logits.copy_from_slice(&logits);
+        file.finish()?;
+        (session.position, session.total) = (header.position, header.total);
+        session.resume_thresholds()?;
+        Ok(session)
+    }
+}

@@ -1,0 +1,57 @@
+//! In steady state neither prefill nor decode allocates: page faults are dear.
+
+mod common;
+
+use common::{Shape, VOCAB, random_tokens};
+use longmamba_model::{CpuBackend, SessionOptions};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test in this binary: the counter sees all threads.
+#[test]
+fn prefill_and_decode_allocate_nothing() {
+    for threads in [1, 2] {
+        for mamba2 in [false, true] {
+            let shape = Shape {
+                mamba2,
+                seed: 1,
+                d_model: 64,
+                layers: 3,
+                d_state: 16,
+                d_conv: 4,
+                groups: 2,
+                head_dim: 8,
+                bias: true,
+                tied: true,
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            // Inside the pool, as an embedding program should be: handing work into a pool from
+            // outside costs an allocation once in a while.
+            pool.install(|| {
+                let model = shape.model_on(CpuBackend::new(None).unwrap());
+                let options = SessionOptions { chunk_len: 64, ..Default::default() };
+                let mut session = model.session(options).unwrap();
+                let tokens = random_tokens(2, 64 * 10 + 17);
+                let mut seen = 0;
+                let mut run = |session: &mut longmamba_model::Session| {
+                    session.prefill_scored(&tokens, 100..200, |_, logits| seen += logits.len()).unwrap();
+                    for token in 0..20 {
+                        session.step(token).unwrap();
+                    }
+                };
+                run(&mut session);
+                let region = Region::new(ALLOCATOR);
+                run(&mut session);
+                let change = region.change();
+                assert_eq!(change.allocations, 0, "mamba2: {mamba2}, {threads} threads: {change:?}");
+                assert_eq!(seen, 2 * 100 * VOCAB);
+                // The counter does count.
+                drop(std::hint::black_box(vec![0u8; 100]));
+                assert_eq!(region.change().allocations, 1);
+            });
+        }
+    }
+}

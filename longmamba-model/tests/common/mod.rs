@@ -1,0 +1,139 @@
+//! Small models with random weights, for the tests.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use longmamba_model::{CpuBackend, Model};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name].iter().collect()
+}
+
+pub fn backend() -> CpuBackend {
+    CpuBackend::new(None).unwrap()
+}
+
+/// What a random model is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub mamba2: bool,
+    pub seed: u64,
+    pub d_model: usize,
+    pub layers: usize,
+    pub d_state: usize,
+    pub d_conv: usize,
+    /// Mamba-2 only.
+    pub groups: usize,
+    /// Mamba-2 only; d_inner is 2 · d_model.
+    pub head_dim: usize,
+    pub bias: bool,
+    pub tied: bool,
+}
+
+pub const VOCAB: usize = 61;
+
+/// Named tensors of a checkpoint, all f32.
+pub type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+impl Shape {
+    fn heads(&self) -> usize {
+        2 * self.d_model / self.head_dim
+    }
+
+    pub fn config(&self) -> String {
+        let Shape { d_model, layers, d_state, d_conv, groups, head_dim, bias, tied, .. } = *self;
+        let (kind, more) = if self.mamba2 {
+            let heads = self.heads();
+            ("mamba2", format!(r#""num_heads":{heads},"head_dim":{head_dim},"n_groups":{groups}"#))
+        } else {
+            ("mamba", r#""time_step_rank":3"#.to_owned())
+        };
+        format!(
+            r#"{{"model_type":"{kind}","vocab_size":{VOCAB},"hidden_size":{d_model},
+            "num_hidden_layers":{layers},"state_size":{d_state},"conv_kernel":{d_conv},"expand":2,
+            "use_bias":{bias},"tie_word_embeddings":{tied},{more}}}"#
+        )
+    }
+
+    pub fn tensors(&self) -> Tensors {
+        let mut rng = fastrand::Rng::with_seed(self.seed);
+        let mut all: Tensors = Vec::new();
+        let mut add = |name: String, shape: &[usize], low: f32, high: f32| {
+            let len = shape.iter().product();
+            let values = (0..len).map(|_| low + (high - low) * rng.f32()).collect();
+            all.push((name, shape.to_vec(), values));
+        };
+        let Shape { d_model, d_state, d_conv, groups, .. } = *self;
+        let d_inner = 2 * d_model;
+        add("backbone.embeddings.weight".into(), &[VOCAB, d_model], -1.0, 1.0);
+        if !self.tied {
+            add("lm_head.weight".into(), &[VOCAB, d_model], -1.0, 1.0);
+        }
+        add("backbone.norm_f.weight".into(), &[d_model], 0.5, 1.5);
+        for layer in 0..self.layers {
+            let mut add = |part: &str, shape: &[usize], low: f32, high: f32| {
+                add(format!("backbone.layers.{layer}.{part}"), shape, low, high);
+            };
+            add("norm.weight", &[d_model], 0.5, 1.5);
+            add("mixer.out_proj.weight", &[d_model, d_inner], -0.3, 0.3);
+            let (projected, conv_dim, channels) = if self.mamba2 {
+                let conv_dim = d_inner + 2 * groups * d_state;
+                add("mixer.A_log", &[self.heads()], -2.0, 1.0);
+                add("mixer.dt_bias", &[self.heads()], -4.0, 1.0);
+                add("mixer.norm.weight", &[d_inner], 0.5, 1.5);
+                (d_inner + conv_dim + self.heads(), conv_dim, self.heads())
+            } else {
+                add("mixer.A_log", &[d_inner, d_state], -2.0, 1.0);
+                add("mixer.x_proj.weight", &[3 + 2 * d_state, d_inner], -0.3, 0.3);
+                add("mixer.dt_proj.weight", &[d_inner, 3], -0.5, 0.5);
+                add("mixer.dt_proj.bias", &[d_inner], -4.0, 1.0);
+                (2 * d_inner, d_inner, d_inner)
+            };
+            add("mixer.in_proj.weight", &[projected, d_model], -0.4, 0.4);
+            if self.bias {
+                add("mixer.in_proj.bias", &[projected], -0.1, 0.1);
+                add("mixer.out_proj.bias", &[d_model], -0.1, 0.1);
+            }
+            add("mixer.conv1d.weight", &[conv_dim, 1, d_conv], -0.5, 0.5);
+            add("mixer.conv1d.bias", &[conv_dim], -0.2, 0.2);
+            add("mixer.D", &[channels], 0.5, 1.5);
+        }
+        all
+    }
+
+    pub fn model(&self) -> Arc<Model> {
+        self.model_on(backend())
+    }
+
+    pub fn model_on(&self, backend: CpuBackend) -> Arc<Model> {
+        let file = Arc::new(safetensors_file(&self.tensors()));
+        Model::from_bytes(self.config().as_bytes(), file, "random", backend).unwrap()
+    }
+}
+
+pub fn safetensors_file(tensors: &Tensors) -> Vec<u8> {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+pub fn random_tokens(seed: u64, len: usize) -> Vec<u32> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    (0..len).map(|_| rng.u32(0..VOCAB as u32)).collect()
+}
+
+/// Panics with the worst element where two sets of logits differ by more than rounding.
+pub fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+    for (index, (a, e)) in actual.iter().zip(expected).enumerate() {
+        let error = (a - e).abs();
+        // Written so that NaN fails.
+        assert!(error <= tolerance * scale, "{what}: [{index}] is {a}, expected {e}");
+    }
+}
