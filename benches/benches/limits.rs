@@ -7,7 +7,7 @@
 //! With words, only the kernels whose names contain one of them. Without `cargo bench`, as in
 //! `cargo test --benches`, everything runs once.
 
-use longmamba_benches::limits::{Effort, Limits, median, multiply_add_rate};
+use longmamba_benches::limits::{Effort, Limits, Times, multiply_add_rate, time};
 use longmamba_benches::{Case, cases, pool, thread_counts};
 use longmamba_cpu::Cpu;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ struct Row {
     kernel: String,
     shape: String,
     threads: usize,
-    time: f64,
+    times: Times,
     floor: f64,
 }
 
@@ -51,9 +51,9 @@ fn main() {
 }
 
 fn measure(case: &mut dyn Case, limits: &Limits, effort: Effort) -> Row {
-    let time = median(effort, || case.run());
+    let times = time(effort, || case.run());
     let floor = limits.floor(case.work());
-    Row { kernel: case.kernel(), shape: case.shape(), threads: limits.threads, time, floor }
+    Row { kernel: case.kernel(), shape: case.shape(), threads: limits.threads, times, floor }
 }
 
 /// The name of the processor, where the system tells.
@@ -83,11 +83,14 @@ fn print_tables(limits: &[Limits], rows: &[Row], effort: Effort) {
         "\nfloor = max(bytes / read bandwidth of a storage as large, operations / multiply-add peak, \
          exponentials / exp rate), counted as the cases say.\n"
     );
-    println!("| kernel | shape | threads | median | floor | floor / median |");
-    println!("|---|---|--:|--:|--:|--:|");
-    for Row { kernel, shape, threads, time, floor } in rows {
-        let (time, floor, share) = (time * 1e6, floor * 1e6, floor / time * 100.0);
-        println!("| {kernel} | {shape} | {threads} | {time:.1} µs | {floor:.1} µs | {share:.0} % |");
+    println!("| kernel | shape | threads | median µs | best µs | floor µs | floor / median |");
+    println!("|---|---|--:|--:|--:|--:|--:|");
+    for Row { kernel, shape, threads, times, floor } in rows {
+        let (median, best) = (times.median * 1e6, times.best * 1e6);
+        let (floor, share) = (floor * 1e6, floor / times.median * 100.0);
+        println!(
+            "| {kernel} | {shape} | {threads} | {median:.1} | {best:.1} | {floor:.1} | {share:.0} % |"
+        );
     }
 }
 
@@ -117,7 +120,7 @@ fn as_json(limits: &[Limits], rows: &[Row], effort: Effort) -> Value {
         .map(|r| {
             json!({
                 "kernel": r.kernel, "shape": r.shape, "threads": r.threads,
-                "median_s": r.time, "floor_s": r.floor,
+                "median_s": r.times.median, "best_s": r.times.best, "floor_s": r.floor,
             })
         })
         .collect();

@@ -114,12 +114,16 @@ struct Add<'a> {
 impl RowKernel for Add<'_> {
     #[inline(always)]
     fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
-        let x = self.x.row([row, 0]);
+        let x = &self.x.row([row, 0])[..out.len()];
         let mut at = 0;
-        while at < out.len() {
-            let sum = isa.add(isa.load_at(out, at), isa.load_at(x, at));
-            isa.store_at(sum, out, at);
+        while out.len() - at >= I::LANES {
+            let sum = isa.add(isa.load(&out[at..]), isa.load(&x[at..]));
+            isa.store(sum, &mut out[at..]);
             at += I::LANES;
+        }
+        if at < out.len() {
+            let sum = isa.add(isa.load_part(&out[at..]), isa.load_part(&x[at..]));
+            isa.store_part(sum, &mut out[at..]);
         }
     }
 }
@@ -141,6 +145,8 @@ impl<T: Weight> RowKernel for Gather<'_, T> {
             isa.store(T::load(isa, &entry[at..]), &mut out[at..]);
             at += I::LANES;
         }
-        isa.store_part(T::load_part(isa, &entry[at..]), &mut out[at..]);
+        if at < out.len() {
+            isa.store_part(T::load_part(isa, &entry[at..]), &mut out[at..]);
+        }
     }
 }

@@ -91,11 +91,16 @@ impl RowKernel for RmsNorm<'_> {
     fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
         let x = self.x.row([row, 0]);
         let scale = scale(isa, sum_of_squares(isa, x), x.len(), self.eps);
+        let (x, weight) = (&x[..out.len()], &self.weight[..out.len()]);
         let mut at = 0;
-        while at < out.len() {
-            let value = isa.mul(isa.mul(isa.load_at(x, at), scale), isa.load_at(self.weight, at));
-            isa.store_at(value, out, at);
+        while out.len() - at >= I::LANES {
+            let value = isa.mul(isa.mul(isa.load(&x[at..]), scale), isa.load(&weight[at..]));
+            isa.store(value, &mut out[at..]);
             at += I::LANES;
+        }
+        if at < out.len() {
+            let (x, weight) = (isa.load_part(&x[at..]), isa.load_part(&weight[at..]));
+            isa.store_part(isa.mul(isa.mul(x, scale), weight), &mut out[at..]);
         }
     }
 }
@@ -123,10 +128,14 @@ impl RowKernel for GatedRmsNorm<'_> {
             gate(isa, y, z, out);
             let scale = scale(isa, sum_of_squares(isa, out), out.len(), self.eps);
             let mut at = 0;
-            while at < out.len() {
-                let value = isa.mul(isa.mul(isa.load_at(out, at), scale), isa.load_at(weight, at));
-                isa.store_at(value, out, at);
+            while out.len() - at >= I::LANES {
+                let value = isa.mul(isa.mul(isa.load(&out[at..]), scale), isa.load(&weight[at..]));
+                isa.store(value, &mut out[at..]);
                 at += I::LANES;
+            }
+            if at < out.len() {
+                let (x, weight) = (isa.load_part(&out[at..]), isa.load_part(&weight[at..]));
+                isa.store_part(isa.mul(isa.mul(x, scale), weight), &mut out[at..]);
             }
         }
     }
@@ -143,9 +152,8 @@ fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
             *sum = isa.fma(x, x, *sum);
         }
     }
-    let rest = blocks.remainder();
-    for (v, sum) in sums.iter_mut().enumerate() {
-        let x = isa.load_at(rest, v * I::LANES);
+    for (part, sum) in blocks.remainder().chunks(I::LANES).zip(&mut sums) {
+        let x = isa.load_part(part);
         *sum = isa.fma(x, x, *sum);
     }
     isa.reduce_sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))

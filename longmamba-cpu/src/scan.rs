@@ -265,10 +265,10 @@ fn recurrence<I: Isa, const S: usize>(
         let c = group(args.c.row([sequence, first + t, state]), &mut c_part);
         let delta = isa.load(&delta[at..]);
         let update = isa.load(&update[at..]);
-        let mut sum = isa.load(&y[at..]);
+        // Four partial sums: one would be a chain as long as all the rest.
+        let mut sums = [isa.load(&y[at..]), isa.zero(), isa.zero(), isa.zero()];
         let mut s = 0;
         while s < S {
-            // Four at a time: enough to keep the multipliers busy, few enough for registers.
             let mut decay = [isa.zero(); 4];
             for (i, decay) in decay.iter_mut().enumerate() {
                 *decay = isa.mul(delta, rate[s + i]);
@@ -277,10 +277,11 @@ fn recurrence<I: Isa, const S: usize>(
             for (i, &decay) in decay.iter().enumerate() {
                 let input = isa.mul(update, isa.splat(b[s + i]));
                 h[s + i] = isa.fma(decay, h[s + i], input);
-                sum = isa.fma(isa.splat(c[s + i]), h[s + i], sum);
+                sums[i] = isa.fma(isa.splat(c[s + i]), h[s + i], sums[i]);
             }
             s += 4;
         }
+        let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
         isa.store(sum, &mut y[at..]);
     }
     h

@@ -58,9 +58,8 @@ fn check(cpu: Cpu, dtype: DType, [rows, inputs, outputs]: [usize; 3], gap: usize
     let accumulate = if add { Accumulate::Yes } else { Accumulate::No };
     cpu.matmul(x_at.view(), w_view, out.view_mut(), accumulate).unwrap();
 
-    let exact: Vec<f32> = (0..outputs * inputs)
-        .map(|i| w_view.get([i / inputs, i % inputs]).unwrap())
-        .collect();
+    let exact: Vec<f32> =
+        (0..outputs * inputs).map(|i| w_view.get([i / inputs, i % inputs]).unwrap()).collect();
     let magnitude = |values: &[f32]| values.iter().map(|v| v.abs()).collect::<Vec<_>>();
     let product = |x: &[f32], w: &[f32]| {
         let x = View::new(x, [rows, inputs]).unwrap();
@@ -91,7 +90,13 @@ fn small_shapes() {
             for rows in [0, 1, 2, 3, 11, 12, 13, 18] {
                 for inputs in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33] {
                     for (i, outputs) in [0, 1, 4, 7, 8, 9, 16, 17, 33].into_iter().enumerate() {
-                        check(cpu, dtype, [rows, inputs, outputs], i % 2 * 3, (i + inputs) % 2 == 1);
+                        check(
+                            cpu,
+                            dtype,
+                            [rows, inputs, outputs],
+                            i % 2 * 3,
+                            (i + inputs) % 2 == 1,
+                        );
                     }
                 }
             }
@@ -126,7 +131,12 @@ fn large_shapes() {
     }
 }
 
-fn product(cpu: Cpu, x: &[f32], w: AnyView<'_, 2>, [rows, inputs, outputs]: [usize; 3]) -> Vec<f32> {
+fn product(
+    cpu: Cpu,
+    x: &[f32],
+    w: AnyView<'_, 2>,
+    [rows, inputs, outputs]: [usize; 3],
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * outputs];
     let x = View::new(x, [rows, inputs]).unwrap();
     let view = ViewMut::new(&mut out, [rows, outputs]).unwrap();

@@ -48,7 +48,8 @@ fn gated_rms_norm() {
                 let (y, z) = (input(-3.0, 3.0), input(-20.0, 20.0));
                 let weight = random.vec(width, 0.5, 1.5);
                 let mut out = Strided::rows(&vec![f32::NAN; rows * width], [rows, width], gap);
-                cpu.gated_rms_norm(y.view(), z.view(), &weight, group, 1e-5, out.view_mut()).unwrap();
+                cpu.gated_rms_norm(y.view(), z.view(), &weight, group, 1e-5, out.view_mut())
+                    .unwrap();
                 let what = format!("{cpu:?} {rows} x {groups} groups of {group}, gap {gap}");
                 let expected = oracle::gated_rms_norm(&y.view(), &z.view(), &weight, group, 1e-5);
                 assert_close(&what, &out.values(), &expected, 1e-30, TOLERANCE);
@@ -129,12 +130,16 @@ fn nan_stays_in_its_group() {
         let mut out = vec![0.0; rows * width];
         let view = |v| View::new(v, [rows, width]).unwrap();
         let weight = vec![1.0; width];
-        cpu.rms_norm(view(&x), &weight, 1e-5, ViewMut::new(&mut out, [rows, width]).unwrap()).unwrap();
+        cpu.rms_norm(view(&x), &weight, 1e-5, ViewMut::new(&mut out, [rows, width]).unwrap())
+            .unwrap();
         assert!((0..rows * width).all(|i| out[i].is_nan() == (i / width == 1)), "{cpu:?} rms_norm");
         for (y, z) in [(&x, &ones), (&ones, &x)] {
             let to = ViewMut::new(&mut out, [rows, width]).unwrap();
             cpu.gated_rms_norm(view(y), view(z), &weight, group, 1e-5, to).unwrap();
-            assert!((0..rows * width).all(|i| out[i].is_nan() == (i / group == 3)), "{cpu:?} gated");
+            assert!(
+                (0..rows * width).all(|i| out[i].is_nan() == (i / group == 3)),
+                "{cpu:?} gated"
+            );
         }
     }
 }
@@ -156,7 +161,9 @@ fn threads_change_nothing() {
                 all.extend(out);
             };
             call(&mut |out| cpu.rms_norm(view(&y), &weight, 1e-5, out).unwrap());
-            call(&mut |out| cpu.gated_rms_norm(view(&y), view(&z), &weight, 110, 1e-5, out).unwrap());
+            call(&mut |out| {
+                cpu.gated_rms_norm(view(&y), view(&z), &weight, 110, 1e-5, out).unwrap()
+            });
             call(&mut |out| cpu.gate(view(&y), view(&z), out).unwrap());
             call(&mut |out| cpu.add(view(&y), out).unwrap());
             call(&mut |out| cpu.gather_rows(AnyView::F32(view(&y)), &indexes, out).unwrap());

@@ -298,7 +298,7 @@ fn bad_models() {
     inspect(&folder, &[FILE]);
     let header = usize::try_from(u64::from_le_bytes(whole[..8].try_into().unwrap())).unwrap();
     let mut json: Value = serde_json::from_slice(&whole[8..8 + header]).unwrap();
-    json[NORM]["data_offsets"][1] = json!(1 << 40);
+    json[NORM]["data_offsets"][1] = json!(1u64 << 40);
     let json = json.to_string();
     let mut lies = (json.len() as u64).to_le_bytes().to_vec();
     lies.extend(json.bytes());
@@ -571,7 +571,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 fn demo_prints_its_json_and_draws() {
     let folder = Folder::new();
     let plot = folder.path("demo.svg");
-    let demo = json_of(&["demo", "--json", "--prompts", "1", "--plot", &plot]);
+    let demo = json_of(&["demo", "--json", "--samples", "1", "--plot", &plot]);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&demo), ["models"]);
     let models = demo["models"].as_array().unwrap();

@@ -90,7 +90,8 @@ impl Case for Norm {
         self.run();
         let [_, width] = self.shape;
         let last = self.y.len() - width..;
-        let (y, z) = (view(&self.y[last.clone()], [1, width]), view(&self.z[last.clone()], [1, width]));
+        let (y, z) =
+            (view(&self.y[last.clone()], [1, width]), view(&self.z[last.clone()], [1, width]));
         let pairs = y.data().iter().zip(z.data()).map(|(&y, &z)| (f64::from(y), f64::from(z)));
         let expected = match self.kind {
             Kind::Rms => oracle::rms_norm(&y, &self.weight, 1e-5),

@@ -24,7 +24,8 @@ struct Scan {
 }
 
 fn inputs([len, d_inner, d_state]: [usize; 3]) -> SelectiveScanInputs<'static> {
-    let per_channel = |seed, low, high| view(leaked(seed, len * d_inner, low, high), [1, len, d_inner]);
+    let per_channel =
+        |seed, low, high| view(leaked(seed, len * d_inner, low, high), [1, len, d_inner]);
     let per_state = |seed| view(leaked(seed, len * d_state, -1.0, 1.0), [1, len, d_state]);
     let a = view(leaked(3, d_inner * d_state, -8.0, -0.1), [d_state, d_inner]);
     SelectiveScanInputs {

@@ -73,12 +73,20 @@ unsafe impl Isa for Avx2 {
     }
     #[inline(always)]
     fn load_part(self, src: &[f32]) -> __m256 {
+        // Where the address is not mapped, as that of an empty slice may be, some processors take
+        // hundreds of cycles to find that nothing is to be read; likewise in `store_part`.
+        if src.is_empty() {
+            return self.zero();
+        }
         let mask = self.first(src.len());
         // SAFETY: only the first `src.len()` lanes are read; `self` proves AVX.
         unsafe { _mm256_maskload_ps(src.as_ptr(), mask) }
     }
     #[inline(always)]
     fn store_part(self, v: __m256, dst: &mut [f32]) {
+        if dst.is_empty() {
+            return;
+        }
         let mask = self.first(dst.len());
         // SAFETY: only the first `dst.len()` lanes are written; `self` proves AVX.
         unsafe { _mm256_maskstore_ps(dst.as_mut_ptr(), mask, v) }

@@ -288,7 +288,9 @@ mod tests {
         for cpu in Cpu::available() {
             for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 23] {
                 for columns in [0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 50] {
-                    for (depth, transposed) in [(0, false), (1, false), (1, true), (9, false), (9, true)] {
+                    for (depth, transposed) in
+                        [(0, false), (1, false), (1, true), (9, false), (9, true)]
+                    {
                         check(cpu, rows, columns, depth, transposed);
                     }
                 }
@@ -298,7 +300,8 @@ mod tests {
 
     fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize, transposed: bool) {
         let (row_stride, depth_stride) = if transposed { (1, rows + 2) } else { (depth + 1, 1) };
-        let span = |i: usize, a, k: usize, b| if i * k == 0 { 0 } else { (i - 1) * a + (k - 1) * b + 1 };
+        let span =
+            |i: usize, a, k: usize, b| if i * k == 0 { 0 } else { (i - 1) * a + (k - 1) * b + 1 };
         let l = integers(span(rows, row_stride, depth, depth_stride), 1);
         let r = integers(span(depth, columns + 3, columns, 1), 2);
         let layout = Layout::strided([rows, columns], [columns + 1, 1]).unwrap();

@@ -123,16 +123,16 @@ pub struct PlanArgs {
     #[arg(long, value_name = "PLAN")]
     plan: Option<PathBuf>,
     /// Another θ than the plan's: channels with a score above it are global
-    #[arg(long, value_name = "θ")]
+    #[arg(long, value_name = "θ", allow_negative_numbers = true)]
     theta: Option<f64>,
     /// The thresholds are multiplied by it
-    #[arg(long, value_name = "B", default_value_t = 1.0)]
+    #[arg(long, value_name = "B", default_value_t = 1.0, allow_negative_numbers = true)]
     scale: f32,
     /// How thresholds are found for lengths that the plan does not have
     #[arg(long, value_enum, default_value = "interpolated")]
     lookup: LookupArg,
     /// Tokens that go through the layers together
-    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len)]
+    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len, allow_negative_numbers = true)]
     chunk: usize,
 }
 

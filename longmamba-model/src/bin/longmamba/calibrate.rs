@@ -30,13 +30,13 @@ pub struct Calibrate {
     #[arg(long, value_name = "N", default_value = "5")]
     windows: NonZeroUsize,
     /// The share of the largest Δ that is clamped, in percent [default: 5, or 20 for Mamba-1]
-    #[arg(long, value_name = "C")]
+    #[arg(long, value_name = "C", allow_negative_numbers = true)]
     clamp: Option<f64>,
     /// How the windows are combined
     #[arg(long, value_enum, default_value = "max")]
     aggregate: AggregateArg,
     /// Channels with a score above it are global [default: 0.05, or 1e-30 for Mamba-1]
-    #[arg(long, value_name = "θ")]
+    #[arg(long, value_name = "θ", allow_negative_numbers = true)]
     theta: Option<f64>,
     /// The lengths that thresholds are made for [default: the published ones, 1k to 192k; for a
     /// training length below 1000 its doublings up to 64 times]

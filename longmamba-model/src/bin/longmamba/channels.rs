@@ -16,7 +16,7 @@ pub struct Channels {
     #[arg(value_name = "PLAN")]
     plan: String,
     /// Another θ than the plan's
-    #[arg(long, value_name = "θ")]
+    #[arg(long, value_name = "θ", allow_negative_numbers = true)]
     theta: Option<f64>,
 }
 

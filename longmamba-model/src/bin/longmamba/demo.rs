@@ -22,9 +22,9 @@ pub struct Demo {
     /// Draw the result
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Prompts for each length
+    /// Prompts for each length, and as many windows, up to 10 or so
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    prompts: u16,
+    samples: u16,
     /// The same seed makes the same prose and prompts
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -106,17 +106,18 @@ impl Demo {
         let texts: Vec<Text> =
             prose.iter().map(|p| tokenizer.encode_text(p)).collect::<Result<_, _>>()?;
         let prose: Vec<&[u8]> = prose.iter().map(Vec::as_slice).collect();
-        // About 10 windows a length.
-        let each = (usize::from(self.prompts) + 10) * methods.len();
+        let samples = usize::from(self.samples);
+        let windows = samples.min(10);
+        let each = (samples + windows) * methods.len();
         let tokens = lengths.iter().sum::<usize>() * each;
         let bar = Bar::new(output, &format!("{}: reading", loaded.name), tokens, "tokens");
         let mut rows = Vec::new();
         for length in lengths {
-            let prompts =
-                RecallTask::new(length).prompts(&prose, self.prompts.into(), self.seed)?;
+            let prompts = RecallTask::new(length).prompts(&prose, samples, self.seed)?;
+            let windows = Windows { windows, ..Windows::new(length) };
             for (method, options) in methods {
                 let add = |n| bar.add(n);
-                let ppl = perplexity(&loaded.model, &texts, Windows::new(length), options, &add)?;
+                let ppl = perplexity(&loaded.model, &texts, windows, options, &add)?;
                 let recall = recall(&loaded.model, &prompts, options, &add)?;
                 rows.push(Row {
                     method: *method,

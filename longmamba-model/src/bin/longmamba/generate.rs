@@ -34,19 +34,31 @@ pub struct Generate {
     #[arg(long)]
     filter_decode: bool,
     /// The most tokens to add
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
     max_new: usize,
     /// Draw tokens instead of taking the most likely; higher is wilder
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from the K most likely
-    #[arg(long, value_name = "K", requires = "temperature")]
+    #[arg(long, value_name = "K", requires = "temperature", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Draw from the fewest tokens that have this share together
-    #[arg(long, value_name = "P", default_value_t = 1.0, requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        requires = "temperature",
+        allow_negative_numbers = true
+    )]
     top_p: f32,
     /// Draw from the tokens with this share of the most likely one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.0, requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        requires = "temperature",
+        allow_negative_numbers = true
+    )]
     min_p: f32,
     /// The same seed draws the same tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "temperature")]

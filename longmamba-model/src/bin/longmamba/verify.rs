@@ -26,10 +26,10 @@ pub struct Verify {
         value_parser = crate::args::length)]
     chunks: Vec<usize>,
     /// What an error may be, whatever the logit
-    #[arg(long, value_name = "X", default_value_t = Tolerance::default().absolute)]
+    #[arg(long, value_name = "X", default_value_t = Tolerance::default().absolute, allow_negative_numbers = true)]
     atol: f32,
     /// What it may be besides, as a share of the logit
-    #[arg(long, value_name = "X", default_value_t = Tolerance::default().relative)]
+    #[arg(long, value_name = "X", default_value_t = Tolerance::default().relative, allow_negative_numbers = true)]
     rtol: f32,
 }
 
