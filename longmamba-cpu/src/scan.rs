@@ -4,8 +4,8 @@
 //! (16) goes through the tokens in tiles that stay in the first-level cache:
 //!
 //! 1. Δ of every token, masked; Δ·x; D·x; the sums of Δ.
-//! 2. The recurrence, for as many states at a time as the registers hold. The states of a group stay
-//!    in registers over the whole tile; y of the tile collects their shares.
+//! 2. The recurrence, for a group of states at a time: the decays of the whole tile, then the states,
+//!    which stay in registers. y of the tile collects their shares.
 //! 3. The gate, and y goes out.
 //!
 //! A token is dropped by Δ = 0, and so are the lanes past the last channel: their threshold is ∞.
@@ -20,7 +20,10 @@ use longmamba_core::{Result, SelectiveScan, SelectiveScanOut, View};
 use std::f32::consts::LOG2_E;
 
 /// Tokens of a tile.
-const TILE: usize = 64;
+const TILE: usize = 32;
+
+/// States that stay in registers over a tile.
+const STATES: usize = 8;
 
 impl Cpu {
     /// Runs the scan of [`SelectiveScanInputs`](longmamba_core::SelectiveScanInputs): y of every
@@ -96,6 +99,8 @@ struct Tile {
     update: [[f32; LINE]; TILE],
     /// D·x, and then y.
     y: [[f32; LINE]; TILE],
+    /// `exp(Δ·A)` of the group of states and the vector of channels at hand.
+    decay: [[f32; STATES * LINE]; TILE],
 }
 
 impl Kernel for Scan<'_> {
@@ -105,7 +110,8 @@ impl Kernel for Scan<'_> {
     fn run<I: Isa>(mut self, isa: I) {
         let [batch, len, channels] = self.y.shape();
         let zeros = [[0.0; LINE]; TILE];
-        let mut tile = Tile { delta: zeros, update: zeros, y: zeros };
+        let decay = [[0.0; STATES * LINE]; TILE];
+        let mut tile = Tile { delta: zeros, update: zeros, y: zeros, decay };
         let Scan { args, channel, .. } = self;
         for b in 0..batch {
             let tokens = args.length(self.sequence + b);
@@ -142,7 +148,7 @@ impl Scan<'_> {
         count: usize,
     ) {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
-        let Tile { delta, update, y } = tile;
+        let Tile { delta, update, y, .. } = tile;
         let place = [sequence, first, channel];
         let sums = selection.run(isa, &self.args.dt_raw, place, count, &mut delta[..n]);
         if let Some(stats) = &mut self.stats {
@@ -166,16 +172,7 @@ impl Scan<'_> {
 
     /// Step 2: all states, in groups.
     #[inline(always)]
-    fn recur<I: Isa>(&mut self, isa: I, tile: &mut Tile, at: [usize; 3], n: usize, count: usize) {
-        if I::REGISTERS >= 32 {
-            self.groups::<I, 16>(isa, tile, at, n, count);
-        } else {
-            self.groups::<I, 8>(isa, tile, at, n, count);
-        }
-    }
-
-    #[inline(always)]
-    fn groups<I: Isa, const S: usize>(
+    fn recur<I: Isa>(
         &mut self,
         isa: I,
         tile: &mut Tile,
@@ -185,28 +182,23 @@ impl Scan<'_> {
     ) {
         let [_, d_state, _] = self.state.shape();
         let a = self.a;
-        let mut v = 0;
-        while v * I::LANES < count {
-            let lane = c + v * I::LANES;
-            let width = I::LANES.min(count - v * I::LANES);
-            let mut state = 0;
-            while state < d_state {
-                let states = S.min(d_state - state);
-                let mut rate = [isa.zero(); S];
-                let mut h = [isa.zero(); S];
+        for v in (0..count).step_by(I::LANES) {
+            let (lane, width) = (c + v, I::LANES.min(count - v));
+            for state in (0..d_state).step_by(STATES) {
+                let states = STATES.min(d_state - state);
+                let mut rate = [isa.zero(); STATES];
+                let mut h = [isa.zero(); STATES];
                 for s in 0..states {
                     let a = lanes::view(isa, &a, [state + s, self.channel + lane], width);
                     rate[s] = isa.mul(a, isa.splat(LOG2_E));
                     h[s] = lanes::load(isa, &self.state, [b, state + s, lane], width);
                 }
-                let place = [self.sequence + b, first, state];
-                h = recurrence(isa, self.args, place, tile, v * I::LANES, n, &rate, h);
+                decays(isa, &rate, tile, v, n);
+                h = recurrence(isa, self.args, [self.sequence + b, first, state], tile, v, n, h);
                 for s in 0..states {
                     lanes::store(isa, h[s], &mut self.state, [b, state + s, lane], width);
                 }
-                state += states;
             }
-            v += 1;
         }
     }
 
@@ -245,41 +237,51 @@ impl Scan<'_> {
     }
 }
 
-/// The recurrence of `S` states of one vector of channels over `n` tokens.
+/// `exp(Δ·A)` of a group of states of one vector of channels, `at` lanes into the line. On its own
+/// because it needs all registers for the constants of the exponential.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the innermost loop, called once")]
-fn recurrence<I: Isa, const S: usize>(
+fn decays<I: Isa>(isa: I, rate: &[I::V; STATES], tile: &mut Tile, at: usize, n: usize) {
+    for (delta, decays) in tile.delta.iter().zip(&mut tile.decay).take(n) {
+        let delta = isa.load(&delta[at..]);
+        for (rate, decays) in rate.chunks_exact(4).zip(decays.chunks_exact_mut(4 * I::LANES)) {
+            let mut u = [isa.zero(); 4];
+            for (u, &rate) in u.iter_mut().zip(rate) {
+                *u = isa.mul(delta, rate);
+            }
+            let u = exp2_nonpositive(isa, u);
+            for (&decay, decays) in u.iter().zip(decays.chunks_exact_mut(I::LANES)) {
+                isa.store(decay, decays);
+            }
+        }
+    }
+}
+
+/// The recurrence of such a group over `n` tokens.
+#[inline(always)]
+fn recurrence<I: Isa>(
     isa: I,
     args: &SelectiveScan<'_>,
     [sequence, first, state]: [usize; 3],
     tile: &mut Tile,
     at: usize,
     n: usize,
-    rate: &[I::V; S],
-    mut h: [I::V; S],
-) -> [I::V; S] {
-    let Tile { delta, update, y } = tile;
-    for (t, ((delta, update), y)) in delta.iter().zip(update).zip(y).take(n).enumerate() {
-        let (mut b_part, mut c_part) = ([0.0; S], [0.0; S]);
-        let b = group(args.b.row([sequence, first + t, state]), &mut b_part);
-        let c = group(args.c.row([sequence, first + t, state]), &mut c_part);
-        let delta = isa.load(&delta[at..]);
+    mut h: [I::V; STATES],
+) -> [I::V; STATES] {
+    let Tile { decay, update, y, .. } = tile;
+    let b = Rows::new(&args.b, [sequence, first, state]);
+    let c = Rows::new(&args.c, [sequence, first, state]);
+    for (t, ((decay, update), y)) in decay.iter().zip(update).zip(y).take(n).enumerate() {
+        let (mut b_part, mut c_part) = ([0.0; STATES], [0.0; STATES]);
+        let (b, c) = (b.group(t, &mut b_part), c.group(t, &mut c_part));
         let update = isa.load(&update[at..]);
-        // Four partial sums: one would be a chain as long as all the rest.
+        // Four partial sums: one would be a chain longer than all the rest.
         let mut sums = [isa.load(&y[at..]), isa.zero(), isa.zero(), isa.zero()];
         let mut s = 0;
-        while s < S {
-            let mut decay = [isa.zero(); 4];
-            for (i, decay) in decay.iter_mut().enumerate() {
-                *decay = isa.mul(delta, rate[s + i]);
-            }
-            let decay = exp2_nonpositive(isa, decay);
-            for (i, &decay) in decay.iter().enumerate() {
-                let input = isa.mul(update, isa.splat(b[s + i]));
-                h[s + i] = isa.fma(decay, h[s + i], input);
-                sums[i] = isa.fma(isa.splat(c[s + i]), h[s + i], sums[i]);
-            }
-            s += 4;
+        while s < STATES {
+            let decay = isa.load(&decay[s * I::LANES..]);
+            h[s] = isa.fma(decay, h[s], isa.mul(update, isa.splat(b[s])));
+            sums[s % 4] = isa.fma(isa.splat(c[s]), h[s], sums[s % 4]);
+            s += 1;
         }
         let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
         isa.store(sum, &mut y[at..]);
@@ -287,14 +289,37 @@ fn recurrence<I: Isa, const S: usize>(
     h
 }
 
-/// The first `S` elements of `row`; where it has fewer, zeros follow, which leave those states 0.
-#[inline(always)]
-fn group<'a, const S: usize>(row: &'a [f32], part: &'a mut [f32; S]) -> &'a [f32; S] {
-    match row.first_chunk() {
-        Some(group) => group,
-        None => {
-            part[..row.len()].copy_from_slice(row);
-            part
+/// A group of states of B or C, token by token.
+struct Rows<'a> {
+    /// From the group's first element of the first token on.
+    data: &'a [f32],
+    stride: usize,
+    /// How many of the group there are.
+    states: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn new(view: &View<'a, f32, 3>, index: [usize; 3]) -> Self {
+        let strides = view.layout().strides();
+        let start = index[0] * strides[0] + index[1] * strides[1] + index[2];
+        let states = STATES.min(view.shape()[2] - index[2]);
+        Rows { data: &view.data()[start..], stride: strides[1], states }
+    }
+
+    /// The group of token `t`; where it is not whole, zeros follow, which leave those states 0.
+    #[inline(always)]
+    fn group<'b>(&self, t: usize, part: &'b mut [f32; STATES]) -> &'b [f32; STATES]
+    where
+        'a: 'b,
+    {
+        let data = &self.data[t * self.stride..];
+        if self.states == STATES
+            && let Some(group) = data.first_chunk()
+        {
+            return group;
         }
+        part[..self.states].copy_from_slice(&data[..self.states]);
+        part
     }
 }

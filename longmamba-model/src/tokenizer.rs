@@ -43,6 +43,7 @@ enum Ends {
     /// Token i is byte i.
     Bytes,
     /// Token i ends before byte `[i]` of the text.
+    #[cfg(feature = "tokenizers")]
     At(Vec<usize>),
     Unknown,
 }
@@ -57,6 +58,7 @@ impl Text {
     pub fn bytes(&self, range: Range<usize>) -> Option<usize> {
         match &self.ends {
             Ends::Bytes => Some(range.len()),
+            #[cfg(feature = "tokenizers")]
             Ends::At(ends) => {
                 let end = |tokens: usize| tokens.checked_sub(1).map_or(Some(&0), |i| ends.get(i));
                 Some(end(range.end)?.saturating_sub(*end(range.start)?))

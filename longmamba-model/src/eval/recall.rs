@@ -267,7 +267,7 @@ mod tests {
                 assert_eq!(prompt.answers, places);
                 assert_eq!(facts[5].0, length - 25);
                 assert!(
-                    facts.iter().all(|f| text[f.0..].as_bytes()[4] == b'>'),
+                    facts.iter().all(|f| text.as_bytes()[f.0 + 4] == b'>'),
                     "no fact is cut: {text}"
                 );
             }

@@ -202,7 +202,7 @@ fn draw_legend(area: &Area<'_>, models: &[Measured]) -> Drawn {
         let (ends, middle) = ([(x, y), (x + 40, y)], (x + 20, y));
         let stroke = look.colour.stroke_width(2);
         match look.dashed {
-            true => area.draw(&DashedPathElement::new(ends.into_iter(), 7, 5, stroke))?,
+            true => area.draw(&DashedPathElement::new(ends, 7, 5, stroke))?,
             false => area.draw(&PathElement::new(ends, stroke))?,
         }
         if look.triangle {
