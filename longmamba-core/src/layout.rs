@@ -106,10 +106,7 @@ impl<const R: usize> Layout<R> {
                 return Err(Error::Permutation { order: order.into() });
             }
         }
-        Ok(Layout {
-            shape: order.map(|d| self.shape[d]),
-            strides: order.map(|d| self.strides[d]),
-        })
+        Ok(Layout { shape: order.map(|d| self.shape[d]), strides: order.map(|d| self.strides[d]) })
     }
 
     /// Whether the last dimension has no gaps between its elements.

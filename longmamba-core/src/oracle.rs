@@ -76,7 +76,8 @@ pub fn selective_scan(args: &SelectiveScan<'_>, initial: &[f64]) -> ScanResult {
                 let mut y = args.d.map_or(0.0, |v| f64::from(v[c])) * x;
                 for n in 0..d_state {
                     let h = &mut out.state[(b * d_inner + c) * d_state + n];
-                    *h = (delta * at(&args.a, [c, n])).exp() * *h + delta * at(&args.b, [b, t, n]) * x;
+                    *h = (delta * at(&args.a, [c, n])).exp() * *h
+                        + delta * at(&args.b, [b, t, n]) * x;
                     y += at(&args.c, [b, t, n]) * *h;
                 }
                 let gate = args.z.map_or(1.0, |z| silu(at(&z, [b, t, c])));
@@ -135,7 +136,8 @@ pub fn causal_conv1d(
     let mut y = Vec::with_capacity(len * channels);
     for t in 0..len {
         for c in 0..channels {
-            let sum: f64 = (0..width).map(|k| at(weight, [c, k]) * extended[(t + k) * channels + c]).sum();
+            let sum: f64 =
+                (0..width).map(|k| at(weight, [c, k]) * extended[(t + k) * channels + c]).sum();
             y.push(silu(sum + bias.map_or(0.0, |b| f64::from(b[c]))));
         }
     }
@@ -185,7 +187,9 @@ pub fn linear(x: &View<'_, f32, 2>, w: &View<'_, f32, 2>) -> Vec<f64> {
     let [outputs, _] = w.shape();
     let mut out = Vec::with_capacity(rows * outputs);
     for r in 0..rows {
-        out.extend((0..outputs).map(|o| (0..inputs).map(|i| at(x, [r, i]) * at(w, [o, i])).sum::<f64>()));
+        out.extend(
+            (0..outputs).map(|o| (0..inputs).map(|i| at(x, [r, i]) * at(w, [o, i])).sum::<f64>()),
+        );
     }
     out
 }
@@ -250,7 +254,8 @@ mod tests {
             assert_eq!(out.kept, [2]);
         }
         // A threshold above Δ drops every token: the state stays, C still reads it, D still applies.
-        let masked = SelectiveScan::new(SelectiveScanInputs { delta_min: Some(&[1.0]), ..*one }).unwrap();
+        let masked =
+            SelectiveScan::new(SelectiveScanInputs { delta_min: Some(&[1.0]), ..*one }).unwrap();
         let out = selective_scan(&masked, &[3.0]);
         assert_eq!((out.state[0], out.y[1], out.kept[0]), (3.0, 300.5, 0));
     }
@@ -283,11 +288,22 @@ mod tests {
             lengths: None,
         };
         let message = |inputs| SelectiveScan::new(inputs).unwrap_err().to_string();
-        assert_eq!(message(SelectiveScanInputs { b: view(3), ..good }), "B has shape [1, 3, 1], expected [1, 4, 1]");
+        assert_eq!(
+            message(SelectiveScanInputs { b: view(3), ..good }),
+            "B has shape [1, 3, 1], expected [1, 4, 1]"
+        );
         let positive = View::new(&[0.5], [1, 1]).unwrap();
-        assert_eq!(message(SelectiveScanInputs { a: positive, ..good }), "A[0] is 0.5, must be a finite number ≤ 0");
-        assert!(message(SelectiveScanInputs { lengths: Some(&[5]), ..good }).contains("lengths[0] is 5"));
-        assert!(message(SelectiveScanInputs { d: Some(&[]), ..good }).starts_with("D has shape [0]"));
+        assert_eq!(
+            message(SelectiveScanInputs { a: positive, ..good }),
+            "A[0] is 0.5, must be a finite number ≤ 0"
+        );
+        assert!(
+            message(SelectiveScanInputs { lengths: Some(&[5]), ..good })
+                .contains("lengths[0] is 5")
+        );
+        assert!(
+            message(SelectiveScanInputs { d: Some(&[]), ..good }).starts_with("D has shape [0]")
+        );
         let bad = DtLimits { min: 0.1, max: 0.0 };
         assert!(message(SelectiveScanInputs { dt_limits: bad, ..good }).contains("dt limits[1]"));
     }

@@ -159,7 +159,8 @@ impl Tensor {
             let values: &[T] = bytemuck::cast_slice(bytes);
             // A whole block first: this loop has no early exit and vectorises.
             const BLOCK: usize = 4096;
-            let block = values.chunks(BLOCK).position(|b| b.iter().fold(false, |any, &v| any | bad(v)))?;
+            let block =
+                values.chunks(BLOCK).position(|b| b.iter().fold(false, |any, &v| any | bad(v)))?;
             values[block * BLOCK..].iter().position(|&v| bad(v)).map(|i| i + block * BLOCK)
         }
         match self.dtype {
@@ -200,17 +201,20 @@ mod tests {
         let file = Arc::new(Holder(file));
         for start in [0, 2, 3, 4] {
             for (dtype, shape) in [(DType::F32, [2, 2]), (DType::BF16, [4, 2])] {
-                let t = Tensor::from_shared(file.clone(), start..start + 16, dtype, &shape).unwrap();
+                let t =
+                    Tensor::from_shared(file.clone(), start..start + 16, dtype, &shape).unwrap();
                 assert_eq!(t.is_zero_copy(), start % dtype.size() == 0);
                 assert_eq!(t.bytes(), (start as u8..start as u8 + 16).collect::<Vec<_>>());
                 assert_eq!(t.to_f32().len(), t.elements());
             }
         }
-        for bad in [Tensor::from_shared(file.clone(), 60..68, DType::F32, &[2]),
+        for bad in [
+            Tensor::from_shared(file.clone(), 60..68, DType::F32, &[2]),
             Tensor::from_shared(file.clone(), 0..8, DType::F32, &[3]),
             Tensor::from_shared(file.clone(), 0..7, DType::F32, &[1]),
             Tensor::from_shared(file.clone(), 0..8, DType::F32, &[usize::MAX, 4]),
-            Tensor::from_shared(file, 0..8, DType::F32, &[1, 1, 1, 1, 2])] {
+            Tensor::from_shared(file, 0..8, DType::F32, &[1, 1, 1, 1, 2]),
+        ] {
             assert!(bad.is_err());
         }
     }
@@ -233,7 +237,10 @@ mod tests {
                 assert_eq!(t.first_non_finite(), Some(9_999));
             }
             values[17] = T::from_f32(f32::NAN);
-            assert_eq!(Tensor::from_slice(&values, &[10_000]).unwrap().first_non_finite(), Some(17));
+            assert_eq!(
+                Tensor::from_slice(&values, &[10_000]).unwrap().first_non_finite(),
+                Some(17)
+            );
         }
         check::<f32>();
         check::<f16>();

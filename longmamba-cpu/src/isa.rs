@@ -211,6 +211,13 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Asks for the cache line at `address`, which need not be valid: a hint, and nothing at all where
+    /// it is not known to help.
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        let _ = address;
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -70,13 +70,7 @@ pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> 
         [0.693_147_2, 0.240_226_48, 0.055_503_596, 0.009_618_499, 0.001_339_097_3, 0.000_153_292_89];
     let n = each!(u, i => isa.round(u[i]));
     let r = each!(u, i => isa.sub(u[i], n[i]));
-    // Estrin's rule: half as long a chain as Horner's, for one product more.
-    let square = each!(u, i => isa.mul(r[i], r[i]));
-    let p45 = each!(u, i => isa.fma(isa.splat(P[5]), r[i], isa.splat(P[4])));
-    let p23 = each!(u, i => isa.fma(isa.splat(P[3]), r[i], isa.splat(P[2])));
-    let p01 = each!(u, i => isa.fma(isa.splat(P[1]), r[i], isa.splat(P[0])));
-    let p = each!(u, i => isa.fma(p45[i], square[i], p23[i]));
-    let p = each!(u, i => isa.fma(p[i], square[i], p01[i]));
+    let p = polynomial(isa, r, &P);
     let p = each!(u, i => isa.fma(p[i], r[i], isa.splat(1.0)));
     // Decided by n, so that u need not be kept; 2⁻¹²⁵·⁵ is far from any subnormal.
     each!(u, i => isa.zero_where_gt(isa.splat(-125.0), n[i], isa.scale_pow2(p[i], n[i])))

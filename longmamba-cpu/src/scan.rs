@@ -188,16 +188,14 @@ impl Scan<'_> {
                 let states = STATES.min(d_state - state);
                 let mut rate = [isa.zero(); STATES];
                 let mut h = [isa.zero(); STATES];
-                for s in 0..states {
-                    let a = lanes::view(isa, &a, [state + s, self.channel + lane], width);
-                    rate[s] = isa.mul(a, isa.splat(LOG2_E));
-                    h[s] = lanes::load(isa, &self.state, [b, state + s, lane], width);
+                lanes::view(isa, &a, [state, self.channel + lane], width, &mut rate[..states]);
+                for rate in &mut rate {
+                    *rate = isa.mul(*rate, isa.splat(LOG2_E));
                 }
+                lanes::load(isa, &mut self.state, [b, state, lane], 1, width, &mut h[..states]);
                 decays(isa, &rate, tile, v, n);
                 h = recurrence(isa, self.args, [self.sequence + b, first, state], tile, v, n, h);
-                for s in 0..states {
-                    lanes::store(isa, h[s], &mut self.state, [b, state + s, lane], width);
-                }
+                lanes::store(isa, &h[..states], &mut self.state, [b, state, lane], 1, width);
             }
         }
     }

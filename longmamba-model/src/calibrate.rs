@@ -75,9 +75,16 @@ mod tests {
 
     #[test]
     fn windows_span_the_text() {
-        assert_eq!(windows(1280, 256, 5).unwrap(), [0..256, 256..512, 512..768, 768..1024, 1024..1280]);
-        assert_eq!(windows(300, 256, 1).unwrap(), [0..256]);
+        assert_eq!(
+            windows(1280, 256, 5).unwrap(),
+            [0..256, 256..512, 512..768, 768..1024, 1024..1280]
+        );
+        assert_eq!(windows(300, 256, 1).unwrap(), vec![0..256; 1]);
         assert_eq!(windows(256, 256, 3).unwrap(), [0..256, 0..256, 0..256]);
-        assert!(windows(255, 256, 1).is_err() && windows(10, 0, 1).is_err() && windows(10, 2, 0).is_err());
+        assert!(
+            windows(255, 256, 1).is_err()
+                && windows(10, 0, 1).is_err()
+                && windows(10, 2, 0).is_err()
+        );
     }
 }

@@ -128,17 +128,29 @@ impl Checkpoint {
             // In blocks, so that a large table is read by all threads.
             let block = 1 << 20;
             let size = dtype.size();
-            let bad = tensor.bytes().par_chunks(block * size).enumerate().find_map_first(|(i, part)| {
-                let elements = part.len() / size;
-                let part = match dtype {
-                    DType::F32 => Tensor::from_slice::<f32>(bytemuck::cast_slice(part), &[elements]),
-                    DType::F16 => Tensor::from_slice::<half::f16>(bytemuck::cast_slice(part), &[elements]),
-                    DType::BF16 => Tensor::from_slice::<half::bf16>(bytemuck::cast_slice(part), &[elements]),
-                };
-                part.ok()?.first_non_finite().map(|at| i * block + at)
-            });
+            let bad =
+                tensor.bytes().par_chunks(block * size).enumerate().find_map_first(|(i, part)| {
+                    let elements = part.len() / size;
+                    let part = match dtype {
+                        DType::F32 => {
+                            Tensor::from_slice::<f32>(bytemuck::cast_slice(part), &[elements])
+                        }
+                        DType::F16 => {
+                            Tensor::from_slice::<half::f16>(bytemuck::cast_slice(part), &[elements])
+                        }
+                        DType::BF16 => Tensor::from_slice::<half::bf16>(
+                            bytemuck::cast_slice(part),
+                            &[elements],
+                        ),
+                    };
+                    part.ok()?.first_non_finite().map(|at| i * block + at)
+                });
             if let Some(index) = bad {
-                return Err(Error::NonFinite { path: self.path.clone(), tensor: name.into(), index });
+                return Err(Error::NonFinite {
+                    path: self.path.clone(),
+                    tensor: name.into(),
+                    index,
+                });
             }
         }
         Ok(tensor)
@@ -220,7 +232,8 @@ fn check_extent(all: &[u8], path: &Path) -> Result<()> {
     let Some((len, rest)) = all.split_first_chunk() else { return Ok(()) };
     let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
     let Some((header, data)) = rest.split_at_checked(len) else {
-        let reason = format!("truncated: the header should have {len} bytes, {} are there", rest.len());
+        let reason =
+            format!("truncated: the header should have {len} bytes, {} are there", rest.len());
         return Err(Error::malformed(path, reason));
     };
     // What is no JSON is reported by safetensors.

@@ -184,7 +184,8 @@ impl Config {
 
     fn from_json(bytes: &[u8]) -> std::result::Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8: {e}"))?;
-        let raw: Raw = serde_json::from_str(&lenient(text)).map_err(|e| format!("not a model config: {e}"))?;
+        let raw: Raw =
+            serde_json::from_str(&lenient(text)).map_err(|e| format!("not a model config: {e}"))?;
         let family = raw.model_type.as_deref().ok_or("field model_type is missing")?;
         let vocab_size = dim("vocab_size", raw.vocab_size)?;
         let d_model = dim("hidden_size", raw.hidden_size)?;
@@ -204,7 +205,12 @@ impl Config {
                     Some(Value::String(s)) if s == "auto" => auto,
                     Some(v) => v.as_u64().and_then(|v| usize::try_from(v).ok()),
                 };
-                MixerConfig::Mamba1 { d_inner, d_state, d_conv, dt_rank: dim("time_step_rank", dt_rank)? }
+                MixerConfig::Mamba1 {
+                    d_inner,
+                    d_state,
+                    d_conv,
+                    dt_rank: dim("time_step_rank", dt_rank)?,
+                }
             }
             "mamba2" => {
                 if raw.rms_norm == Some(false) {
@@ -241,7 +247,9 @@ impl Config {
             Some("bytes") => {
                 return Err(format!("tokenizer is \"bytes\" but vocab_size is only {vocab_size}"));
             }
-            Some(other) => return Err(format!("tokenizer is {other:?}, only \"bytes\" has a meaning")),
+            Some(other) => {
+                return Err(format!("tokenizer is {other:?}, only \"bytes\" has a meaning"));
+            }
         };
         let eos: Vec<u64> = match &raw.eos_token_id {
             Some(Value::Number(n)) => n.as_u64().into_iter().collect(),
@@ -281,7 +289,9 @@ fn dt_limits(values: Option<&[Value]>) -> std::result::Result<DtLimits, String> 
         v => v.as_f64().map(|v| v as f32),
     };
     match values.iter().map(number).collect::<Option<Vec<f32>>>().as_deref() {
-        Some(&[min, max]) if min >= 0.0 && min.is_finite() && max >= min => Ok(DtLimits { min, max }),
+        Some(&[min, max]) if min >= 0.0 && min.is_finite() && max >= min => {
+            Ok(DtLimits { min, max })
+        }
         _ => Err("time_step_limit must be two numbers, 0 ≤ lower ≤ upper".into()),
     }
 }
@@ -320,7 +330,10 @@ mod tests {
             ("{", "", "not a model config"),
         ] {
             let message = parse(&MAMBA2.replace(from, to)).unwrap_err().to_string();
-            assert!(message.contains(expected) && message.starts_with("config.json: "), "{message}");
+            assert!(
+                message.contains(expected) && message.starts_with("config.json: "),
+                "{message}"
+            );
         }
     }
 }

@@ -118,7 +118,9 @@ pub enum Error {
     #[error("{0}")]
     Argument(String),
     /// The model gave a logit that no token can be drawn from.
-    #[error("the logit of token {token} is {value}; the weights or the prompt drove the model out of range")]
+    #[error(
+        "the logit of token {token} is {value}; the weights or the prompt drove the model out of range"
+    )]
     Logit {
         /// The token.
         token: usize,

@@ -16,7 +16,9 @@ pub(crate) fn lenient(text: &str) -> String {
         if c == '"' {
             in_string = !in_string;
         }
-        let bare = ["-Infinity", "Infinity", "NaN"].into_iter().find(|w| !in_string && rest.starts_with(w));
+        let bare = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|w| !in_string && rest.starts_with(w));
         if let Some(word) = bare {
             out.push('"');
             out.push_str(word);
@@ -35,6 +37,9 @@ mod tests {
     #[test]
     fn only_bare_words_are_quoted() {
         let text = r#"{"a": [-Infinity, NaN], "Infinity \" NaN": "NaN"}"#;
-        assert_eq!(super::lenient(text), r#"{"a": ["-Infinity", "NaN"], "Infinity \" NaN": "NaN"}"#);
+        assert_eq!(
+            super::lenient(text),
+            r#"{"a": ["-Infinity", "NaN"], "Infinity \" NaN": "NaN"}"#
+        );
     }
 }

@@ -105,7 +105,13 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     /// `part.weight` `[outputs, inputs]`, and `part.bias` where `bias`.
-    fn linear(&mut self, part: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear<B>> {
+    fn linear(
+        &mut self,
+        part: &str,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear<B>> {
         let name = self.name(&format!("{part}.weight"));
         let weight = self.weights.take(&name, &[outputs, inputs])?;
         let bias = bias.then(|| self.vector(&format!("{part}.bias"), &[outputs])).transpose()?;

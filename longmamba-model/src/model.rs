@@ -113,7 +113,8 @@ impl<B: Backend> Model<B> {
             *count.by_dtype.entry(dtype).or_default() += elements;
             count.bytes += bytes;
         }
-        let table = weights.take("backbone.embeddings.weight", &[config.vocab_size, config.d_model])?;
+        let table =
+            weights.take("backbone.embeddings.weight", &[config.vocab_size, config.d_model])?;
         let head = head(&config, &mut weights, &table)?;
         let embedding = backend.matrix(table)?;
         let layers = (0..config.layers)

@@ -79,7 +79,8 @@ impl<B: Backend> Session<B> {
             return Err(Error::argument(why));
         }
         if !(options.threshold_scale >= 0.0 && options.threshold_scale.is_finite()) {
-            let why = format!("threshold_scale is {}, must be finite and ≥ 0", options.threshold_scale);
+            let why =
+                format!("threshold_scale is {}, must be finite and ≥ 0", options.threshold_scale);
             return Err(Error::argument(why));
         }
         if let Some(plan) = &options.plan {
@@ -197,7 +198,11 @@ impl<B: Backend> Session<B> {
     }
 
     /// As [`prefill`](Self::prefill), and calls `observer` with every layer's Δ, chunk by chunk.
-    pub(crate) fn prefill_observed(&mut self, tokens: &[u32], observer: Observer<'_>) -> Result<()> {
+    pub(crate) fn prefill_observed(
+        &mut self,
+        tokens: &[u32],
+        observer: Observer<'_>,
+    ) -> Result<()> {
         self.check_tokens(tokens)?;
         self.check_announced(tokens.len())?;
         let model = self.model.clone();
@@ -241,10 +246,9 @@ impl<B: Backend> Session<B> {
         let mut values = Vec::new();
         for (from, to) in self.states.iter().zip(&mut fork.states) {
             let (conv, ssm) = crate::workspace::state_lens(&self.model.config().mixer);
-            for (len, from, to) in [
-                (conv, &from.conv_history, &mut to.conv_history),
-                (ssm, &from.ssm, &mut to.ssm),
-            ] {
+            for (len, from, to) in
+                [(conv, &from.conv_history, &mut to.conv_history), (ssm, &from.ssm, &mut to.ssm)]
+            {
                 values.resize(len, 0.0);
                 backend.read(from, 0, &mut values)?;
                 backend.write(&values, to)?;
@@ -295,10 +299,8 @@ impl<B: Backend> Session<B> {
         let chunk_len = self.work.chunk_len;
         for (index, chunk) in tokens.chunks(chunk_len).enumerate() {
             let start = index * chunk_len;
-            // `as_mut().map(..)` with an explicit type shortens the borrow to this turn.
-            let observer = observer.as_mut().map(|o| -> Observer<'_> { &mut **o });
             let Session { model, work, states, delta_min, .. } = self;
-            model.forward(chunk, work, states, delta_min, observer)?;
+            model.forward(chunk, work, states, delta_min, observer.as_deref_mut())?;
             self.position += chunk.len();
             let end = start + chunk.len();
             let first = wanted.start.max(start);

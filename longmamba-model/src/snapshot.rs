@@ -40,7 +40,10 @@ impl<B: Backend> Session<B> {
         let options = &self.options;
         let mut hash = Sha256::new();
         hash.update(plan.to_bytes());
-        hash.update(format!("{:?} {} {}", options.lookup, options.threshold_scale, options.filter_decode));
+        hash.update(format!(
+            "{:?} {} {}",
+            options.lookup, options.threshold_scale, options.filter_decode
+        ));
         Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
     }
 
@@ -78,13 +81,19 @@ impl<B: Backend> Session<B> {
                 ("kept_sum", Dtype::F64, bytemuck::cast_slice(kept_sum)),
                 ("kept", Dtype::I64, bytemuck::cast_slice(kept)),
             ] {
-                parts.push((format!("layers.{index}.{name}"), dtype, vec![channels], bytes.to_vec()));
+                parts.push((
+                    format!("layers.{index}.{name}"),
+                    dtype,
+                    vec![channels],
+                    bytes.to_vec(),
+                ));
             }
         }
         let logits = bytemuck::cast_slice(&self.logits).to_vec();
         parts.push(("logits".into(), Dtype::F32, vec![self.logits.len()], logits));
 
-        let malformed = |e: &dyn std::fmt::Display| Error::malformed(path, format!("cannot be written: {e}"));
+        let malformed =
+            |e: &dyn std::fmt::Display| Error::malformed(path, format!("cannot be written: {e}"));
         let views = parts.iter().map(|(name, dtype, shape, bytes)| {
             let view = TensorView::new(*dtype, shape.clone(), bytes);
             view.map(|v| (name.as_str(), v)).map_err(|e| malformed(&e))
@@ -114,16 +123,28 @@ impl<B: Backend> Session<B> {
             .ok_or_else(|| Error::malformed(path, "not a saved session"))?;
         let refuse = |reason: String| Err(Error::malformed(path, reason));
         if header.version > VERSION {
-            return refuse(format!("saved by a newer version (format {}, known: {VERSION})", header.version));
+            return refuse(format!(
+                "saved by a newer version (format {}, known: {VERSION})",
+                header.version
+            ));
         }
         let fingerprint = model.fingerprint().to_string();
         if header.model != fingerprint {
-            return refuse(format!("saved with model {}, this is model {fingerprint}", header.model));
+            return refuse(format!(
+                "saved with model {}, this is model {fingerprint}",
+                header.model
+            ));
         }
         let plan = session.plan_digest()?;
         if header.plan != plan {
-            let name = |digest: String| if digest.is_empty() { "no plan".into() } else { format!("plan {digest}") };
-            return refuse(format!("saved with {}, continued with {}", name(header.plan), name(plan)));
+            let name = |digest: String| {
+                if digest.is_empty() { "no plan".into() } else { format!("plan {digest}") }
+            };
+            return refuse(format!(
+                "saved with {}, continued with {}",
+                name(header.plan),
+                name(plan)
+            ));
         }
         let mixer = &model.config().mixer;
         for (index, layer) in session.states.iter_mut().enumerate() {
@@ -142,7 +163,10 @@ impl<B: Backend> Session<B> {
             };
             let sums = &layer.sums;
             if [sums.delta_sum.len(), sums.kept_sum.len(), sums.kept.len()] != [channels; 3] {
-                return refuse(format!("{} has another number of channels than the model", name("kept")));
+                return refuse(format!(
+                    "{} has another number of channels than the model",
+                    name("kept")
+                ));
             }
         }
         let logits = file.take_f32("logits", &[session.logits.len()])?;

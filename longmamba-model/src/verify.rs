@@ -91,15 +91,19 @@ pub fn verify<B: Backend>(
         return Err(Error::argument("a chunk must have at least one token"));
     }
     let mut file = Checkpoint::open(golden, LoadOptions::default())?;
-    let names: Vec<String> =
-        (0..).map(|n| format!("case{n}")).take_while(|n| file.has(&format!("{n}.input_ids"))).collect();
-    let ways: Vec<Option<usize>> = std::iter::once(None).chain(chunks.iter().map(|&c| Some(c))).collect();
+    let names: Vec<String> = (0..)
+        .map(|n| format!("case{n}"))
+        .take_while(|n| file.has(&format!("{n}.input_ids")))
+        .collect();
+    let ways: Vec<Option<usize>> =
+        std::iter::once(None).chain(chunks.iter().map(|&c| Some(c))).collect();
     let mut cases = Vec::new();
+    let total = names.len() * ways.len();
     for name in names {
         let case = Case::read(&mut file, name, model.config().vocab_size, golden)?;
         for &chunk in &ways {
             cases.push(case.run(model, chunk, tolerance)?);
-            progress(cases.len(), cases.len());
+            progress(cases.len(), total);
         }
     }
     let greedy = file.has("greedy.prompt").then(|| greedy(model, &mut file, golden)).transpose()?;
@@ -120,13 +124,21 @@ impl Case {
         let ids = format!("{name}.input_ids");
         let shape = file.shape(&ids)?.to_vec();
         let [batch, len] = shape[..] else {
-            return Err(Error::malformed(path, format!("{ids} has shape {shape:?}, expected [batch, len]")));
+            return Err(Error::malformed(
+                path,
+                format!("{ids} has shape {shape:?}, expected [batch, len]"),
+            ));
         };
         let all = tokens(file, &ids, path)?;
         let logits = file.take(&format!("{name}.logits"), &[batch, len, vocab])?;
         if logits.dtype() != DType::F32 {
             let (tensor, actual) = (format!("{name}.logits"), logits.dtype().to_string());
-            return Err(Error::TensorDType { path: path.to_owned(), tensor, expected: "f32", actual });
+            return Err(Error::TensorDType {
+                path: path.to_owned(),
+                tensor,
+                expected: "f32",
+                actual,
+            });
         }
         let tokens = all.chunks(len.max(1)).map(<[u32]>::to_vec).collect();
         Ok(Case { name, tokens, logits, vocab })
@@ -147,7 +159,9 @@ impl Case {
             worst_ratio: 0.0,
             passed: true,
         };
-        for (tokens, expected) in self.tokens.iter().zip(expected.chunks(self.tokens[0].len() * self.vocab)) {
+        for (tokens, expected) in
+            self.tokens.iter().zip(expected.chunks(self.tokens[0].len() * self.vocab))
+        {
             // The session's own chunks follow the caller's, so that 1000 really is one piece.
             let chunk_len = chunk.unwrap_or(tokens.len()).clamp(1, 1 << 16);
             let mut session = model.session(SessionOptions { chunk_len, ..Default::default() })?;
@@ -171,10 +185,8 @@ impl CaseReport {
         for (&a, &e) in actual.iter().zip(expected) {
             let error = (a - e).abs();
             let ratio = error / (tolerance.absolute + tolerance.relative * e.abs());
-            // Written so that NaN fails.
-            if !(ratio <= 1.0) {
-                self.passed = false;
-            }
+            // NaN is in no range.
+            self.passed &= (0.0..=1.0).contains(&ratio);
             self.worst_error = if error.is_nan() { error } else { self.worst_error.max(error) };
             self.worst_ratio = if ratio.is_nan() { ratio } else { self.worst_ratio.max(ratio) };
         }
@@ -187,7 +199,11 @@ fn tokens(file: &mut Checkpoint, name: &str, path: &Path) -> Result<Vec<u32>> {
     ids.map_err(|_| Error::malformed(path, format!("{name} has an id that is no token id")))
 }
 
-fn greedy<B: Backend>(model: &Arc<Model<B>>, file: &mut Checkpoint, path: &Path) -> Result<GreedyReport> {
+fn greedy<B: Backend>(
+    model: &Arc<Model<B>>,
+    file: &mut Checkpoint,
+    path: &Path,
+) -> Result<GreedyReport> {
     let prompt = tokens(file, "greedy.prompt", path)?;
     let expected = tokens(file, "greedy.tokens", path)?;
     let mut session: Session<B> = model.session(SessionOptions::default())?;

@@ -37,7 +37,9 @@ fn prefill_and_decode_allocate_nothing() {
                 let tokens = random_tokens(2, 64 * 10 + 17);
                 let mut seen = 0;
                 let mut run = |session: &mut longmamba_model::Session| {
-                    session.prefill_scored(&tokens, 100..200, |_, logits| seen += logits.len()).unwrap();
+                    session
+                        .prefill_scored(&tokens, 100..200, |_, logits| seen += logits.len())
+                        .unwrap();
                     for token in 0..20 {
                         session.step(token).unwrap();
                     }
@@ -46,7 +48,10 @@ fn prefill_and_decode_allocate_nothing() {
                 let region = Region::new(ALLOCATOR);
                 run(&mut session);
                 let change = region.change();
-                assert_eq!(change.allocations, 0, "mamba2: {mamba2}, {threads} threads: {change:?}");
+                assert_eq!(
+                    change.allocations, 0,
+                    "mamba2: {mamba2}, {threads} threads: {change:?}"
+                );
                 assert_eq!(seen, 2 * 100 * VOCAB);
                 // The counter does count.
                 drop(std::hint::black_box(vec![0u8; 100]));

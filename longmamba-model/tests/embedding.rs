@@ -1,9 +1,9 @@
 //! The example that shows how to embed the library compiles, and does what it says.
 
+mod common;
 #[path = "../examples/embed.rs"]
 #[allow(dead_code, reason = "its main is not called")]
 mod embed;
-mod common;
 
 #[test]
 fn the_example_continues_a_prompt() {

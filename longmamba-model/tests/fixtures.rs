@@ -16,7 +16,8 @@ fn logits_and_greedy_continuation_are_the_reference() {
             let backend = CpuBackend::with_cpu(cpu, Some(2)).unwrap();
             let model = Model::load(&fixture(folder), backend).unwrap();
             let golden = fixture(folder).join("golden.safetensors");
-            let report = verify(&model, &golden, &CHUNKS, Tolerance::default(), &mut |_, _| {}).unwrap();
+            let report =
+                verify(&model, &golden, &CHUNKS, Tolerance::default(), &mut |_, _| {}).unwrap();
             assert!(report.passed(), "{folder} {cpu:?}: {report:#?}");
             assert!(report.cases.len() >= 3 * (1 + CHUNKS.len()), "{folder}: cases are missing");
             assert!(report.greedy.is_some_and(|g| g.expected.len() == 12));

@@ -6,7 +6,12 @@ use std::process::Command;
 /// Runs the command on a prompt of `len` bytes; returns its peak memory in bytes.
 fn peak(model: &str, len: usize) -> u64 {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let text: Vec<u8> = b"It was a bright cold day, and nobody counted the bytes. ".iter().copied().cycle().take(len).collect();
+    let text: Vec<u8> = b"It was a bright cold day, and nobody counted the bytes. "
+        .iter()
+        .copied()
+        .cycle()
+        .take(len)
+        .collect();
     std::fs::write(file.path(), text).unwrap();
     let run = Command::new(env!("CARGO_BIN_EXE_longmamba"))
         .args(["generate", model, "--max-new", "1", "--json", "--threads", "2", "--prompt-file"])

@@ -8,11 +8,11 @@
 mod common;
 
 use common::fixture;
+use longmamba_model::SessionOptions;
 use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::calibrate::calibrate;
 use longmamba_model::policy::{Aggregate, CalibrationSettings, Lookup, Plan};
 use longmamba_model::verify::{Tolerance, verify};
-use longmamba_model::SessionOptions;
 use safetensors::SafeTensors;
 use std::sync::Arc;
 
@@ -79,11 +79,22 @@ fn assert_relative(actual: &[f32], expected: &[f32], what: &str) {
 fn calibration_reproduces_the_reference() {
     for model in builtin::all() {
         let (plan, file) = (calibrated(model), reference(model));
-        let scores: Vec<f32> =
-            (0..plan.layers().len()).flat_map(|l| plan.layers()[l].log_scores.clone()).map(|s| s as f32).collect();
-        let thresholds: Vec<f32> = plan.layers().iter().flat_map(|l| l.thresholds.clone()).collect();
-        assert_relative(&scores, &file.f32("calibration.log_score"), &format!("{} log score", model.name));
-        assert_relative(&thresholds, &file.f32("calibration.thresholds"), &format!("{} threshold", model.name));
+        let scores: Vec<f32> = (0..plan.layers().len())
+            .flat_map(|l| plan.layers()[l].log_scores.clone())
+            .map(|s| s as f32)
+            .collect();
+        let thresholds: Vec<f32> =
+            plan.layers().iter().flat_map(|l| l.thresholds.clone()).collect();
+        assert_relative(
+            &scores,
+            &file.f32("calibration.log_score"),
+            &format!("{} log score", model.name),
+        );
+        assert_relative(
+            &thresholds,
+            &file.f32("calibration.thresholds"),
+            &format!("{} threshold", model.name),
+        );
     }
 }
 
@@ -109,7 +120,8 @@ fn built_in_plans_are_fresh() {
 #[ignore = "writes builtin/*/plan.safetensors"]
 fn write_built_in_plans() {
     for model in builtin::all() {
-        let path = format!("{}/builtin/{}/plan.safetensors", env!("CARGO_MANIFEST_DIR"), model.name);
+        let path =
+            format!("{}/builtin/{}/plan.safetensors", env!("CARGO_MANIFEST_DIR"), model.name);
         longmamba_model::write_plan(&calibrated(model), path.as_ref()).unwrap();
     }
 }
@@ -119,7 +131,8 @@ fn golden_logits_are_the_reference() {
     for model in builtin::all() {
         let golden = fixture(model.name).join("golden.safetensors");
         let model = model.model(common::backend()).unwrap();
-        let report = verify(&model, &golden, &[7, 64], Tolerance::default(), &mut |_, _| {}).unwrap();
+        let report =
+            verify(&model, &golden, &[7, 64], Tolerance::default(), &mut |_, _| {}).unwrap();
         assert!(report.passed(), "{report:#?}");
     }
 }
@@ -137,11 +150,17 @@ fn filtered_logits_reproduce_the_reference() {
             let options = SessionOptions { plan, lookup: Lookup::Nearest, ..Default::default() };
             let mut session = model.session(options).unwrap();
             let mut actual = Vec::new();
-            session.prefill_scored(&prompt, 1920..2048, |_, l| actual.extend_from_slice(l)).unwrap();
+            session
+                .prefill_scored(&prompt, 1920..2048, |_, l| actual.extend_from_slice(l))
+                .unwrap();
             let expected = file.f32(&format!("logits.{method}"));
             let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let worst = actual.iter().zip(&expected).map(|(a, e)| (a - e).abs()).fold(0.0, f32::max);
-            println!("{} {method}: worst error {worst:.1e} of logits up to {scale:.1}", builtin.name);
+            let worst =
+                actual.iter().zip(&expected).map(|(a, e)| (a - e).abs()).fold(0.0, f32::max);
+            println!(
+                "{} {method}: worst error {worst:.1e} of logits up to {scale:.1}",
+                builtin.name
+            );
             common::assert_close(&actual, &expected, 1e-3, &format!("{} {method}", builtin.name));
         }
     }
@@ -165,13 +184,21 @@ fn recall_predictions_are_the_reference() {
                     .chunks(len)
                     .zip(positions.chunks(5).zip(predicted.chunks(5).zip(margins.chunks(5))))
                 {
-                    let options = SessionOptions { plan: plan.clone(), lookup: Lookup::Nearest, ..Default::default() };
+                    let options = SessionOptions {
+                        plan: plan.clone(),
+                        lookup: Lookup::Nearest,
+                        ..Default::default()
+                    };
                     let mut session = model.session(options).unwrap();
                     let mut answers = [None; 5];
                     session
                         .prefill_scored(prompt, positions[0] - 1..len, |at, logits| {
                             if let Some(q) = positions.iter().position(|&p| p == at + 1) {
-                                answers[q] = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|m| m.0);
+                                answers[q] = logits
+                                    .iter()
+                                    .enumerate()
+                                    .max_by(|a, b| a.1.total_cmp(b.1))
+                                    .map(|m| m.0);
                             }
                         })
                         .unwrap();
@@ -180,11 +207,19 @@ fn recall_predictions_are_the_reference() {
                         if margins[q] < 0.01 {
                             close += 1;
                         } else {
-                            assert_eq!(answers[q], Some(predicted[q] as usize), "{} {len} {method}", builtin.name);
+                            assert_eq!(
+                                answers[q],
+                                Some(predicted[q] as usize),
+                                "{} {len} {method}",
+                                builtin.name
+                            );
                         }
                     }
                 }
-                println!("{} {len} {method}: {right} of 100 right, {close} too close to compare", builtin.name);
+                println!(
+                    "{} {len} {method}: {right} of 100 right, {close} too close to compare",
+                    builtin.name
+                );
                 assert!(close < 10);
             }
         }

@@ -1,4 +1,6 @@
-use super::{ChannelStats, DtLimits, expect, expect_len, expect_rows, expect_rows_mut, expect_values};
+use super::{
+    ChannelStats, DtLimits, expect, expect_len, expect_rows, expect_rows_mut, expect_values,
+};
 use crate::{Error, Result, View, ViewMut};
 use std::ops::Deref;
 

@@ -100,6 +100,37 @@ impl<'a, T: Copy, const R: usize> Block<'a, T, R> {
         unsafe { self.start.add(offset).write(value) }
     }
 
+    /// The rows of `len` elements from `index` on, and from the next `count - 1` indexes of dimension
+    /// `dim`: as that many calls of [`Block::row_mut`], checked once.
+    ///
+    /// # Panics
+    /// As [`Block::row_mut`], or where `dim` is the last dimension.
+    #[inline(always)]
+    pub(crate) fn rows_mut(
+        &mut self,
+        index: [usize; R],
+        dim: usize,
+        count: usize,
+        len: usize,
+    ) -> RowsMut<'_, T> {
+        assert!(dim < R - 1, "rows lie along the last dimension");
+        let mut rows =
+            RowsMut { next: self.start, left: 0, stride: self.strides()[dim], len, borrow: PhantomData };
+        if count == 0 || len == 0 {
+            // Empty slices for an empty row, none for no row.
+            rows = RowsMut { left: count, stride: 0, len: 0, ..rows };
+            return rows;
+        }
+        let mut last = index;
+        last[dim] += count - 1;
+        self.row_offset(last, len);
+        let offset = self.row_offset(index, len);
+        // SAFETY: the index is inside the shape, so its element is inside the allocation.
+        rows.next = unsafe { self.start.add(offset) };
+        rows.left = count;
+        rows
+    }
+
     /// The offset of a row of `len` elements, `len` > 0.
     #[inline(always)]
     fn row_offset(&self, index: [usize; R], len: usize) -> usize {
@@ -137,6 +168,33 @@ impl<'a, T: Copy, const R: usize> Block<'a, T, R> {
         let offset = self.row_offset(index, len);
         // SAFETY: as in `row`; the mutable borrow makes the slice the only way to its elements.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
+    }
+}
+
+/// Some rows of a block, one after the other; see [`Block::rows_mut`].
+///
+/// The invariant: `left` rows of `len` elements, `stride` apart from `next` on, belong to a block that
+/// is borrowed mutably for `'b`, and no two of them share an element. If `len` is 0, `next` is merely
+/// not null and aligned, and `stride` is 0.
+pub(crate) struct RowsMut<'b, T> {
+    next: *mut T,
+    left: usize,
+    stride: usize,
+    len: usize,
+    borrow: PhantomData<&'b mut [T]>,
+}
+
+impl<'b, T> Iterator for RowsMut<'b, T> {
+    type Item = &'b mut [T];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'b mut [T]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: by the invariant this row is ours and was not given out before.
+        let row = unsafe { std::slice::from_raw_parts_mut(self.next, self.len) };
+        // The next row may not exist, and then its address is not used.
+        self.next = self.next.wrapping_add(self.stride);
+        Some(row)
     }
 }
 
@@ -180,6 +238,25 @@ mod tests {
         assert_eq!(right.row_mut([1, 0], 3), [5, 6, 7]);
         assert_eq!(right.row_mut([2, 1], 1), [10]);
         assert!(right.row_mut([2, 1], 0).is_empty());
+    }
+
+    #[test]
+    fn several_rows_are_those_of_single_calls() {
+        let mut data: Vec<u32> = (0..60).collect();
+        let layout = Layout::strided([3, 4, 2], [20, 5, 1]).unwrap();
+        let mut block = Block::new(ViewMut::with_layout(&mut data, layout).unwrap());
+        let rows: Vec<_> = block.rows_mut([1, 1, 0], 1, 3, 2).map(|r| r.to_vec()).collect();
+        assert_eq!(rows, [[25, 26], [30, 31], [35, 36]]);
+        assert_eq!(block.rows_mut([0, 3, 1], 0, 3, 1).map(|r| r[0]).sum::<u32>(), 16 + 36 + 56);
+        assert_eq!(block.rows_mut([0, 0, 0], 1, 0, 2).count(), 0);
+        assert!(block.rows_mut([0, 0, 0], 1, 4, 0).all(|r| r.is_empty()));
+    }
+
+    #[test]
+    #[should_panic(expected = "index outside the block")]
+    fn the_last_of_several_rows_is_inside_the_block() {
+        let mut data = [0u32; 24];
+        Block::new(ViewMut::new(&mut data, [3, 4, 2]).unwrap()).rows_mut([0, 2, 0], 1, 3, 2);
     }
 
     #[test]

@@ -182,6 +182,11 @@ unsafe impl Isa for Avx2 {
         })
     }
     #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a hint never faults, whatever the address; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
         assert!(covers_block(src, src_stride, 8) && covers_block(dst, dst_stride, 8));
         // SAFETY: both slices cover their blocks of 8 × 8; `self` proves AVX.

@@ -172,6 +172,11 @@ unsafe impl Isa for Avx512 {
         })
     }
     #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a hint never faults, whatever the address; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
         assert!(covers_block(src, src_stride, 16) && covers_block(dst, dst_stride, 16));
         // Four quarters of 8 × 8: as many shuffles as one transposition of full vectors would take.

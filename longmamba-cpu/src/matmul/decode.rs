@@ -97,7 +97,13 @@ impl<T: Weight> Decode<'_, T> {
         }
         let mut sums = [[isa.zero(); OUTPUTS]; ROWS];
         let mut k = 0;
+        // The processor's own prefetching starts anew at each row, and short rows end before it has
+        // found its pace: the next rows are asked for while these are read.
+        let ahead = OUTPUTS * self.w.layout().strides()[0];
         while inputs - k >= 2 * I::LANES {
+            for w in ws {
+                isa.prefetch(w.as_ptr().wrapping_add(ahead + k));
+            }
             step(isa, &xs, &ws, k, &mut sums);
             step(isa, &xs, &ws, k + I::LANES, &mut sums);
             k += 2 * I::LANES;

@@ -159,9 +159,9 @@ impl Scan<'_> {
     fn copy_state(&mut self, [b, k]: [usize; 2], states: &mut [f32], width: usize, direction: Direction) {
         let [_, _, d_state, head_dim] = self.state.shape();
         if self.state.strides()[3] == 1 {
-            for (s, row) in states.chunks_exact_mut(width.max(1)).enumerate() {
+            let rows = self.state.rows_mut([b, k, 0, 0], 2, d_state, head_dim);
+            for (row, block) in states.chunks_exact_mut(width.max(1)).zip(rows) {
                 let (row, rest) = row.split_at_mut(head_dim);
-                let block = self.state.row_mut([b, k, s, 0], head_dim);
                 match direction {
                     Direction::In => {
                         row.copy_from_slice(block);

@@ -56,29 +56,31 @@ impl Scan<'_> {
         }
         let inputs = self.args.b.row([sequence, t, group, 0]);
         let outputs = self.args.c.row([sequence, t, group, 0]);
-        let contiguous = self.state.strides()[3] == 1;
-        for (s, (&input, &output)) in inputs.iter().zip(outputs).enumerate() {
-            let (input, output) = (isa.splat(input), isa.splat(output));
-            let from = [b, k, s, p];
-            if contiguous && width == VECTORS * I::LANES {
-                let row = self.state.row_mut(from, width);
-                for v in 0..VECTORS {
+        let pairs = inputs.iter().zip(outputs);
+        if self.state.strides()[3] == 1 {
+            let rows = self.state.rows_mut([b, k, 0, p], 2, inputs.len(), width);
+            for (row, (&input, &output)) in rows.zip(pairs) {
+                let (input, output) = (isa.splat(input), isa.splat(output));
+                let mut v = 0;
+                while v < VECTORS && v * I::LANES < width {
                     let at = v * I::LANES;
-                    let h = isa.fma(decay, isa.load(&row[at..]), isa.mul(input, update[v]));
-                    isa.store(h, &mut row[at..]);
+                    let h = isa.fma(decay, isa.load_at(row, at), isa.mul(input, update[v]));
+                    isa.store_at(h, row, at);
                     y[v] = isa.fma(output, h, y[v]);
+                    v += 1;
                 }
-                continue;
             }
-            let mut v = 0;
-            while v * I::LANES < width {
-                let at = v * I::LANES;
-                let (from, lanes) = ([b, k, s, p + at], I::LANES.min(width - at));
-                let h = lanes::load(isa, &self.state, from, lanes);
-                let h = isa.fma(decay, h, isa.mul(input, update[v]));
-                lanes::store(isa, h, &mut self.state, from, lanes);
-                y[v] = isa.fma(output, h, y[v]);
-                v += 1;
+        } else {
+            for (s, (&input, &output)) in pairs.enumerate() {
+                let (input, output) = (isa.splat(input), isa.splat(output));
+                for (v, at) in (0..width).step_by(I::LANES).enumerate() {
+                    let (from, lanes) = ([b, k, s, p + at], I::LANES.min(width - at));
+                    let mut h = [isa.zero()];
+                    lanes::load(isa, &mut self.state, from, 2, lanes, &mut h);
+                    h[0] = isa.fma(decay, h[0], isa.mul(input, update[v]));
+                    lanes::store(isa, &h, &mut self.state, from, 2, lanes);
+                    y[v] = isa.fma(output, h[0], y[v]);
+                }
             }
         }
         let out = self.y.row_mut([b, t, k, p], width);

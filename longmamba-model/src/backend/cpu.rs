@@ -52,7 +52,11 @@ type Buffer = AlignedVec<f32>;
 
 impl Columns<'_, Buffer> {
     /// `[rows, width]`, each row cut into `parts` as further dimensions.
-    fn view<const R: usize>(&self, shape: [usize; R], strides: [usize; R]) -> Result<View<'_, f32, R>> {
+    fn view<const R: usize>(
+        &self,
+        shape: [usize; R],
+        strides: [usize; R],
+    ) -> Result<View<'_, f32, R>> {
         let layout = Layout::strided(shape, strides)?;
         Ok(View::with_layout(&self.buffer[self.first.min(self.buffer.len())..], layout)?)
     }
@@ -123,7 +127,13 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn embedding(&self, table: &Tensor, tokens: &[u32], width: usize, out: &mut Buffer) -> Result<()> {
+    fn embedding(
+        &self,
+        table: &Tensor,
+        tokens: &[u32],
+        width: usize,
+        out: &mut Buffer,
+    ) -> Result<()> {
         let out = start(out, [tokens.len(), width])?;
         Ok(self.cpu.gather_rows(table.any_view()?, tokens, out)?)
     }

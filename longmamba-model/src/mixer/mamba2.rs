@@ -27,7 +27,8 @@ impl<B: Backend> Mamba2<B> {
         let MixerConfig::Mamba2 { heads, groups, d_state, dt_limits, .. } = config.mixer else {
             unreachable!("the caller matched on the family")
         };
-        let (d_model, bias, d_inner) = (config.d_model, config.projection_bias, config.mixer.d_inner());
+        let (d_model, bias, d_inner) =
+            (config.d_model, config.projection_bias, config.mixer.d_inner());
         let a = loader.decay_rates(&[heads])?;
         Ok(Mamba2 {
             heads,

@@ -1,0 +1,6 @@
+//! The `longmamba` command from the outside: exit codes, messages, files, JSON.
+#![cfg(feature = "cli")]
+
+mod bad_input;
+mod folder;
+mod results;
