@@ -20,7 +20,7 @@ use longmamba_core::{Result, SelectiveScan, SelectiveScanOut, View};
 use std::f32::consts::LOG2_E;
 
 /// Tokens of a tile.
-const TILE: usize = 32;
+const TILE: usize = 64;
 
 /// States that stay in registers over a tile.
 const STATES: usize = 8;

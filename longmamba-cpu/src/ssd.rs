@@ -17,7 +17,7 @@ use chunk::Workspace;
 use longmamba_core::{Result, Ssd, SsdOut};
 
 /// Sequences shorter than this go token by token.
-const CHUNKED_FROM: usize = 8;
+const CHUNKED_FROM: usize = 5;
 
 impl Cpu {
     /// Runs the scan of [`SsdInputs`](longmamba_core::SsdInputs): y of every token, the state after

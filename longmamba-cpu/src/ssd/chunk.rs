@@ -24,8 +24,10 @@ use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
 use std::f64::consts::LOG2_E;
 
-/// Tokens of a chunk.
-const CHUNK: usize = TILE;
+/// Tokens of a chunk. The work inside a chunk grows with it, that between chunks shrinks; 32 and 64
+/// are equally good at 128 states, and 32 is better at 64.
+const CHUNK: usize = 32;
+const _: () = assert!(CHUNK <= TILE && CHUNK.is_multiple_of(ROWS));
 
 /// Rows of G and y whose causal part is multiplied at once; a multiple of every vector.
 const ROWS: usize = 16;
@@ -192,15 +194,8 @@ impl Scan<'_> {
         let Place { b, token, n, .. } = place;
         let sequence = self.sequence + b;
         let [_, _, _, _, _, d_state] = self.args.dims();
-        // Some tokens at a time, so that the columns being written stay in the cache.
-        for first in (0..n).step_by(ROWS) {
-            for t in first..n.min(first + ROWS) {
-                let row = self.args.b.row([sequence, token + t, group, 0]);
-                for (column, &value) in work.b.chunks_exact_mut(CHUNK).zip(row) {
-                    column[t] = value;
-                }
-            }
-        }
+        let b = matrix(&self.args.b, [sequence, token, group, 0]);
+        transpose(isa, b, [n, d_state], work.b);
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         for first in (0..n).step_by(ROWS) {
             let (rows, columns) = (ROWS.min(n - first), first + ROWS);
@@ -281,6 +276,26 @@ impl Scan<'_> {
         let right = Right { data: work.late_update, depth_stride: width };
         let rows = Layout::contiguous([d_state, width]);
         multiply(isa, left, right, n, &mut block(states, rows), true);
+    }
+}
+
+/// `into[k, t] = from[t, k]` for `n` tokens and `depth` states; rows of `into` have `CHUNK` elements.
+#[inline(always)]
+fn transpose<I: Isa>(isa: I, from: Left<'_>, [n, depth]: [usize; 2], into: &mut [f32]) {
+    let (data, stride) = (from.data, from.row_stride);
+    for t in (0..n).step_by(I::LANES) {
+        for k in (0..depth).step_by(I::LANES) {
+            let (source, target) = (&data[t * stride + k..], &mut into[k * CHUNK + t..]);
+            if t + I::LANES <= n && k + I::LANES <= depth {
+                isa.transpose(source, stride, target, CHUNK);
+                continue;
+            }
+            for i in 0..I::LANES.min(n - t) {
+                for j in 0..I::LANES.min(depth - k) {
+                    target[j * CHUNK + i] = source[i * stride + j];
+                }
+            }
+        }
     }
 }
 
