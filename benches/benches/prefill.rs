@@ -26,7 +26,9 @@ fn main() {
         return;
     }
     let threads = rayon::current_num_threads();
-    println!("| model | threads | filter on / off | 10,000: tokens/s | 1,000,000: tokens/s | ratio |");
+    println!(
+        "| model | threads | filter on / off | 10,000: tokens/s | 1,000,000: tokens/s | ratio |"
+    );
     println!("|---|---|---|---|---|---|");
     for builtin in builtin::all() {
         let model = builtin.model(CpuBackend::new(Some(threads)).unwrap()).unwrap();
@@ -63,6 +65,9 @@ fn main() {
         }
         let (short, long) = (median(short), median(long));
         let name = builtin.name;
-        println!("| {name} | {threads} | {filter:.4} | {short:.0} | {long:.0} | {:.3} |", long / short);
+        println!(
+            "| {name} | {threads} | {filter:.4} | {short:.0} | {long:.0} | {:.3} |",
+            long / short
+        );
     }
 }

@@ -130,7 +130,8 @@ impl Limits {
     /// The read bandwidth of the largest storage measured that is not above `resident`: the
     /// cache that the data could come from.
     pub fn bandwidth(&self, resident: f64) -> f64 {
-        let mut below = self.read.iter().filter(|(bytes, _)| *bytes <= resident.max(self.read[0].0));
+        let mut below =
+            self.read.iter().filter(|(bytes, _)| *bytes <= resident.max(self.read[0].0));
         below.next_back().map_or(f64::INFINITY, |&(_, rate)| rate)
     }
 

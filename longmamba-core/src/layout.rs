@@ -117,7 +117,8 @@ impl<const R: usize> Layout<R> {
     /// Whether no two indexes name the same element, by the usual sufficient test: ordered by
     /// stride, each stride steps over all that the smaller ones reach.
     pub fn is_injective(&self) -> bool {
-        let mut dims: [(usize, usize); R] = std::array::from_fn(|d| (self.strides[d], self.shape[d]));
+        let mut dims: [(usize, usize); R] =
+            std::array::from_fn(|d| (self.strides[d], self.shape[d]));
         if self.shape.contains(&0) {
             return true;
         }

@@ -65,6 +65,21 @@ impl Cpu {
     }
 }
 
+/// [`Cpu::causal_conv1d`] on the best instruction set of this processor.
+///
+/// # Errors
+/// As there.
+pub fn causal_conv1d(
+    x: View<'_, f32, 3>,
+    weight: View<'_, f32, 2>,
+    bias: Option<&[f32]>,
+    history: ViewMut<'_, f32, 3>,
+    out: ViewMut<'_, f32, 3>,
+    lengths: Option<&[usize]>,
+) -> Result<()> {
+    Cpu::new().causal_conv1d(x, weight, bias, history, out, lengths)
+}
+
 /// The arguments of one thread: some of the channels of some of the sequences.
 struct Convolution<'a> {
     cpu: Cpu,
@@ -169,7 +184,8 @@ impl Convolution<'_> {
             let taps = TAPS.min(width - first);
             let weights = self.taps(first, taps, c, count);
             for t in 0..tokens {
-                let before = if first == 0 { &bias[..count] } else { self.out.row([b, t, c], count) };
+                let before =
+                    if first == 0 { &bias[..count] } else { self.out.row([b, t, c], count) };
                 let mut sums = [isa.zero(); VECTORS];
                 for (v, sum) in sums.iter_mut().enumerate() {
                     *sum = isa.load_at(before, v * I::LANES);
@@ -200,7 +216,13 @@ impl Convolution<'_> {
 
     /// The weights of `taps` taps from `first` on, tap by tap.
     #[inline(always)]
-    fn taps(&self, first: usize, taps: usize, c: usize, count: usize) -> [[f32; VECTORS * 16]; TAPS] {
+    fn taps(
+        &self,
+        first: usize,
+        taps: usize,
+        c: usize,
+        count: usize,
+    ) -> [[f32; VECTORS * 16]; TAPS] {
         let mut weights = [[0.0; VECTORS * 16]; TAPS];
         let [channel_stride, tap_stride] = self.weight.layout().strides();
         let data = &self.weight.data()[c * channel_stride..];

@@ -12,11 +12,11 @@ pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, pieces}
 pub use scratch::Scratch;
 pub(crate) use split::Block;
 
-#[cfg(target_arch = "x86_64")]
-use crate::isa::{avx2::Avx2, avx512::Avx512};
 #[cfg(target_arch = "aarch64")]
 use crate::isa::neon::Neon;
 use crate::isa::{Isa, IsaKind, scalar::Scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{avx2::Avx2, avx512::Avx512};
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -94,19 +94,6 @@ impl Cpu {
             Token::Avx512(_) => IsaKind::Avx512,
             #[cfg(target_arch = "aarch64")]
             Token::Neon(_) => IsaKind::Neon,
-        }
-    }
-
-    /// Floats in a vector.
-    pub(crate) fn lanes(&self) -> usize {
-        match self.0 {
-            Token::Scalar(_) => Scalar::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx2(_) => Avx2::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512(_) => Avx512::LANES,
-            #[cfg(target_arch = "aarch64")]
-            Token::Neon(_) => Neon::LANES,
         }
     }
 

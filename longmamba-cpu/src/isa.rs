@@ -58,8 +58,6 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     const KIND: IsaKind;
     /// Floats in a vector: 4, 8 or 16.
     const LANES: usize;
-    /// Vector registers, 16 or 32: kernels size their register tiles by it.
-    const REGISTERS: usize;
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::V;

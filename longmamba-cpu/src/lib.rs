@@ -1,7 +1,7 @@
 //! SIMD kernels for Mamba on the CPU.
 //!
-//! All kernels are methods of [`Cpu`], the processor's verified instruction set; the functions of
-//! the same names at the root use the best one. They take the checked arguments of `longmamba-core`,
+//! All kernels are methods of [`Cpu`], the processor's verified instruction set; the functions of the
+//! scans and the convolution at the root use the best one. They take the checked arguments of `longmamba-core`,
 //! run on the current rayon pool, and allocate nothing beyond the [`Scratch`] that the caller keeps.
 //!
 //! Results do not depend on the number of threads. They do depend, within rounding, on the
@@ -27,6 +27,9 @@ mod select;
 mod ssd;
 mod widen;
 
+pub use conv1d::causal_conv1d;
 pub use dispatch::{Cpu, Scratch};
 pub use isa::IsaKind;
 pub use matmul::Accumulate;
+pub use scan::selective_scan;
+pub use ssd::ssd;

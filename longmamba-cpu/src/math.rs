@@ -10,7 +10,7 @@ use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, parallel};
 use crate::isa::Isa;
 use longmamba_core::{DtLimits, Error, Result, View, ViewMut};
-use std::f32::consts::LOG2_E;
+use std::f32::consts::{LN_2, LOG2_E};
 
 /// `[f(0), f(1), ..]` of as many vectors as `like` has, written out because a closure could not be
 /// forced inline.
@@ -67,7 +67,7 @@ pub(crate) fn exp_nonpositive<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [
 #[inline(always)]
 pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
     const P: [f32; 6] =
-        [0.693_147_2, 0.240_226_48, 0.055_503_596, 0.009_618_499, 0.001_339_097_3, 0.000_153_292_89];
+        [LN_2, 0.240_226_48, 0.055_503_596, 0.009_618_499, 0.001_339_097_3, 0.000_153_292_89];
     let n = each!(u, i => isa.round(u[i]));
     let r = each!(u, i => isa.sub(u[i], n[i]));
     let p = polynomial(isa, r, &P);

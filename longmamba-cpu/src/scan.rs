@@ -34,7 +34,11 @@ impl Cpu {
     ///
     /// # Errors
     /// Where `out` does not fit `args`; see [`SelectiveScan::check_out`].
-    pub fn selective_scan(&self, args: &SelectiveScan<'_>, out: SelectiveScanOut<'_>) -> Result<()> {
+    pub fn selective_scan(
+        &self,
+        args: &SelectiveScan<'_>,
+        out: SelectiveScanOut<'_>,
+    ) -> Result<()> {
         args.check_out(&out)?;
         let [batch, len, d_inner, d_state] = args.dims();
         let state = Block::new(out.state.permute([0, 2, 1])?);
@@ -46,6 +50,14 @@ impl Cpu {
         parallel(job, (1 << 17) / (len * (d_state + 4) * LINE).max(1));
         Ok(())
     }
+}
+
+/// [`Cpu::selective_scan`] on the best instruction set of this processor.
+///
+/// # Errors
+/// As there.
+pub fn selective_scan(args: &SelectiveScan<'_>, out: SelectiveScanOut<'_>) -> Result<()> {
+    Cpu::new().selective_scan(args, out)
 }
 
 /// The work of one thread: some of the channels of some of the sequences.

@@ -36,17 +36,21 @@ impl Cpu {
         let y = Block::new(out.y);
         // A thread is worth waking for some 30 µs.
         let least = (1 << 18) / (len * d_state * head_dim).max(1);
-        let slot_len = if len < CHUNKED_FROM {
-            0
-        } else {
-            Workspace::len(heads.min(LINE), head_dim, d_state)
-        };
+        let slot_len =
+            if len < CHUNKED_FROM { 0 } else { Workspace::len(heads.min(LINE), head_dim, d_state) };
         let (slots, slot_len) = scratch.slots(pieces(batch * heads, least), slot_len);
-        let job =
-            Scan { cpu: *self, args, sequence: 0, head: 0, y, state, stats, slots, slot_len };
+        let job = Scan { cpu: *self, args, sequence: 0, head: 0, y, state, stats, slots, slot_len };
         parallel(job, least);
         Ok(())
     }
+}
+
+/// [`Cpu::ssd`] on the best instruction set of this processor.
+///
+/// # Errors
+/// As there.
+pub fn ssd(args: &Ssd<'_>, out: SsdOut<'_>, scratch: &mut Scratch) -> Result<()> {
+    Cpu::new().ssd(args, out, scratch)
 }
 
 /// The work of one thread: some of the heads of some of the sequences.

@@ -38,13 +38,15 @@ impl Problem {
     fn run(&self, cpu: Cpu, ends: &[usize], lengths: Option<&[usize]>) -> (Vec<f32>, Vec<f32>) {
         let [batch, len, channels, width] = self.dims;
         let mut history = Strided::rows(&self.history, [batch, width - 1, channels], self.gap);
-        let mut y = Strided::rows(&vec![7.0; batch * len * channels], [batch, len, channels], self.gap);
+        let mut y =
+            Strided::rows(&vec![7.0; batch * len * channels], [batch, len, channels], self.gap);
         let mut start = 0;
         for &end in ends.iter().chain([&len]) {
             let x = self.x.view().slice(1, start..end).unwrap();
             let out = y.view_mut().slice(1, start..end).unwrap();
             let bias = self.bias.as_deref();
-            cpu.causal_conv1d(x, self.weight.view(), bias, history.view_mut(), out, lengths).unwrap();
+            cpu.causal_conv1d(x, self.weight.view(), bias, history.view_mut(), out, lengths)
+                .unwrap();
             start = end;
         }
         (y.values(), history.values())
@@ -81,7 +83,8 @@ fn every_shape_agrees_with_the_oracle() {
         for len in [0, 1, 2, 3, 4, 7, 20] {
             for channels in [1, 3, 5, 8, 15, 16, 17, 33, 63, 64, 65, 100] {
                 seed += 1;
-                let problem = Problem::new([1 + seed % 2, len, channels, width], seed % 3 == 0, seed as u64);
+                let problem =
+                    Problem::new([1 + seed % 2, len, channels, width], seed % 3 == 0, seed as u64);
                 for &cpu in &cpus {
                     let outcome = problem.run(cpu, &[], None);
                     problem.check(&format!("{cpu:?}"), &outcome, &vec![len; problem.dims[0]]);

@@ -54,7 +54,8 @@ impl Problem {
         let mut rows = |width: usize, low, high| {
             Strided::rows(&r.vec(batch * len * width, low, high), [batch, len, width], gap)
         };
-        let (x, dt_raw, z) = (rows(d_inner, -2., 2.), rows(d_inner, -7., 2.), rows(d_inner, -3., 3.));
+        let (x, dt_raw, z) =
+            (rows(d_inner, -2., 2.), rows(d_inner, -7., 2.), rows(d_inner, -3., 3.));
         let (b, c) = (rows(d_state, -1., 1.), rows(d_state, -1., 1.));
         let order = if storage == Storage::Plain { [1, 0] } else { [0, 1] };
         Problem {
@@ -84,8 +85,9 @@ impl Problem {
             let raw = (0..batch * len).map(|i| dt[i * d_inner + c]);
             raw.map(|raw| oracle::delta(raw, bias, self.dt_limits)).collect()
         };
-        let thresholds =
-            (0..d_inner).map(|c| if c % 2 == 0 { threshold(values(c), 0.5) } else { 0.0 }).collect();
+        let thresholds = (0..d_inner)
+            .map(|c| if c % 2 == 0 { threshold(values(c), 0.5) } else { 0.0 })
+            .collect();
         self.delta_min = Some(thresholds);
         self
     }
@@ -119,7 +121,8 @@ impl Problem {
         };
         let mut state = Strided::new(&self.state, [batch, d_inner, d_state], order, gap);
         let mut y = Strided::rows(&vec![7.0; batch * len * d_inner], [batch, len, d_inner], gap);
-        let (mut delta_sum, mut kept_sum) = (vec![0.0; batch * d_inner], vec![0.0; batch * d_inner]);
+        let (mut delta_sum, mut kept_sum) =
+            (vec![0.0; batch * d_inner], vec![0.0; batch * d_inner]);
         let mut kept = vec![0; batch * d_inner];
         let mut start = 0;
         for &end in ends.iter().chain([&len]) {
@@ -168,7 +171,11 @@ fn problems() -> Vec<Problem> {
         for (j, d_inner) in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 35].into_iter().enumerate() {
             let d_state = [16, 1, 7, 8, 9, 15, 17, 0, 33][(i * 11 + j) % 9];
             let storage = if (i + j) % 2 == 0 { Storage::Plain } else { Storage::Strided };
-            all.push(Problem::new([1 + j % 2, len, d_inner, d_state], storage, (i * 100 + j) as u64));
+            all.push(Problem::new(
+                [1 + j % 2, len, d_inner, d_state],
+                storage,
+                (i * 100 + j) as u64,
+            ));
         }
     }
     all

@@ -53,10 +53,8 @@ impl Problem {
             Strided::rows(&r.vec(shape.iter().product(), -scale, scale), shape, gap)
         };
         let x = rows([batch, len, heads, head_dim], 2.0);
-        let (b, c) = (
-            rows([batch, len, groups, d_state], 1.0),
-            rows([batch, len, groups, d_state], 1.0),
-        );
+        let (b, c) =
+            (rows([batch, len, groups, d_state], 1.0), rows([batch, len, groups, d_state], 1.0));
         let dt_raw = r.vec(batch * len * heads, -7., 2.);
         Problem {
             dims,

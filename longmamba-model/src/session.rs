@@ -299,7 +299,10 @@ impl<B: Backend> Session<B> {
         let chunk_len = self.work.chunk_len;
         for (index, chunk) in tokens.chunks(chunk_len).enumerate() {
             let start = index * chunk_len;
-            #[expect(clippy::option_as_ref_deref, reason = "it cannot shorten the closure's lifetime")]
+            #[expect(
+                clippy::option_as_ref_deref,
+                reason = "it cannot shorten the closure's lifetime"
+            )]
             let observer = observer.as_mut().map(|o| -> Observer<'_> { &mut **o });
             let Session { model, work, states, delta_min, .. } = self;
             model.forward(chunk, work, states, delta_min, observer)?;

@@ -43,12 +43,6 @@ impl<'a, T: Copy, const R: usize> Block<'a, T, R> {
         self.layout.strides()
     }
 
-    /// The same block, borrowed for a shorter time.
-    #[inline(always)]
-    pub(crate) fn reborrow(&mut self) -> Block<'_, T, R> {
-        Block { start: self.start, layout: self.layout, borrow: PhantomData }
-    }
-
     /// The indexes before and from `at` of dimension `dim`.
     ///
     /// # Panics
@@ -114,8 +108,13 @@ impl<'a, T: Copy, const R: usize> Block<'a, T, R> {
         len: usize,
     ) -> RowsMut<'_, T> {
         assert!(dim < R - 1, "rows lie along the last dimension");
-        let mut rows =
-            RowsMut { next: self.start, left: 0, stride: self.strides()[dim], len, borrow: PhantomData };
+        let mut rows = RowsMut {
+            next: self.start,
+            left: 0,
+            stride: self.strides()[dim],
+            len,
+            borrow: PhantomData,
+        };
         if count == 0 || len == 0 {
             // Empty slices for an empty row, none for no row.
             rows = RowsMut { left: count, stride: 0, len: 0, ..rows };
@@ -217,9 +216,7 @@ mod tests {
                 for mut block in [a, b, c, d] {
                     s.spawn(move |_| {
                         let [x, y, z] = block.shape();
-                        for (i, j, k) in
-                            (0..x * y * z).map(|v| (v / (y * z), v / z % y, v % z))
-                        {
+                        for (i, j, k) in (0..x * y * z).map(|v| (v / (y * z), v / z % y, v % z)) {
                             block.set([i, j, k], block.get([i, j, k]) + 1);
                         }
                     });

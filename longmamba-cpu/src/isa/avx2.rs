@@ -55,7 +55,6 @@ unsafe impl Isa for Avx2 {
     type V = __m256;
     const KIND: IsaKind = IsaKind::Avx2;
     const LANES: usize = 8;
-    const REGISTERS: usize = 16;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -224,8 +223,14 @@ pub(super) unsafe fn transpose8(
             let (cd01, cd23) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
             _mm256_storeu_ps(dst, _mm256_shuffle_ps::<0b01_00_01_00>(ab01, cd01));
             _mm256_storeu_ps(dst.add(dst_stride), _mm256_shuffle_ps::<0b11_10_11_10>(ab01, cd01));
-            _mm256_storeu_ps(dst.add(2 * dst_stride), _mm256_shuffle_ps::<0b01_00_01_00>(ab23, cd23));
-            _mm256_storeu_ps(dst.add(3 * dst_stride), _mm256_shuffle_ps::<0b11_10_11_10>(ab23, cd23));
+            _mm256_storeu_ps(
+                dst.add(2 * dst_stride),
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab23, cd23),
+            );
+            _mm256_storeu_ps(
+                dst.add(3 * dst_stride),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab23, cd23),
+            );
         }
     }
 }

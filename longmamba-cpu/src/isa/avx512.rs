@@ -55,7 +55,6 @@ unsafe impl Isa for Avx512 {
     type V = __m512;
     const KIND: IsaKind = IsaKind::Avx512;
     const LANES: usize = 16;
-    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

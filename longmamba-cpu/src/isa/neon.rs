@@ -42,7 +42,6 @@ unsafe impl Isa for Neon {
     type V = float32x4_t;
     const KIND: IsaKind = IsaKind::Neon;
     const LANES: usize = 4;
-    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, value: f32) -> float32x4_t {

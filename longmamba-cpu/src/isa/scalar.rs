@@ -33,7 +33,6 @@ unsafe impl Isa for Scalar {
     type V = V;
     const KIND: IsaKind = IsaKind::Scalar;
     const LANES: usize = 4;
-    const REGISTERS: usize = 16;
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {

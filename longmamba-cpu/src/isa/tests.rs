@@ -5,7 +5,22 @@ use crate::dispatch::{Cpu, Kernel};
 
 /// Ordinary values, halves (ties), both zeros, infinities and NaN.
 const VALUES: [f32; 16] = [
-    1.5, -2.5, 0.5, -0.0, 0.0, 3.25e7, -1e-30, 7.0, f32::NAN, f32::INFINITY, -123.456, 2.5, 1e30, -0.5, -1.0, f32::NEG_INFINITY,
+    1.5,
+    -2.5,
+    0.5,
+    -0.0,
+    0.0,
+    3.25e7,
+    -1e-30,
+    7.0,
+    f32::NAN,
+    f32::INFINITY,
+    -123.456,
+    2.5,
+    1e30,
+    -0.5,
+    -1.0,
+    f32::NEG_INFINITY,
 ];
 
 struct Ops;
@@ -43,10 +58,20 @@ impl Kernel for Ops {
             check(isa, "neg", isa.neg(va), |i| -a[i]);
             check(isa, "sqrt", isa.sqrt(va), |i| a[i].sqrt());
             check(isa, "round", isa.round(va), |i| a[i].round_ties_even());
-            check(isa, "gt", isa.select_gt(va, vb, va, vc), |i| if a[i] > b[i] { a[i] } else { c[i] });
+            check(
+                isa,
+                "gt",
+                isa.select_gt(va, vb, va, vc),
+                |i| if a[i] > b[i] { a[i] } else { c[i] },
+            );
             let cleared = isa.zero_where_gt(va, vb, vc);
             check(isa, "zero_where_gt", cleared, |i| if a[i] > b[i] { 0.0 } else { c[i] });
-            check(isa, "le", isa.select_le(va, vb, va, vc), |i| if a[i] <= b[i] { a[i] } else { c[i] });
+            check(
+                isa,
+                "le",
+                isa.select_le(va, vb, va, vc),
+                |i| if a[i] <= b[i] { a[i] } else { c[i] },
+            );
         }
         for n in [-126.0f32, -3.0, 0.0, 5.0] {
             let scaled = isa.scale_pow2(isa.splat(1.25), isa.splat(n));

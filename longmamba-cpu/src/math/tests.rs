@@ -118,7 +118,11 @@ fn decay_is_a_power_of_two_of_the_product() {
             for (&rate, &value) in rates.iter().zip(&values) {
                 let u = delta * rate;
                 // Below -125.5 it is 0; at the edge either.
-                let error = if u < -125.5 { f64::from(value != 0.0) * 99.0 } else { ulps(value, f64::from(u).exp2()) };
+                let error = if u < -125.5 {
+                    f64::from(value != 0.0) * 99.0
+                } else {
+                    ulps(value, f64::from(u).exp2())
+                };
                 if error > worst.0 {
                     worst = (error, delta, rate);
                 }
@@ -150,7 +154,8 @@ fn delta_is_clamped_softplus_of_any_layout() {
     let (batch, len, channels) = (2, 3, 21);
     let raw: Vec<f32> = (0..batch * len * 30).map(|i| (i * 37 % 101) as f32 * 0.2 - 12.0).collect();
     let bias: Vec<f32> = (0..channels).map(|i| i as f32 * 0.1).collect();
-    let layout = longmamba_core::Layout::strided([batch, len, channels], [len * 30, 30, 1]).unwrap();
+    let layout =
+        longmamba_core::Layout::strided([batch, len, channels], [len * 30, 30, 1]).unwrap();
     let view = View::with_layout(&raw, layout).unwrap();
     let limits = DtLimits { min: 1e-3, max: 2.0 };
     for cpu in Cpu::available() {
@@ -161,7 +166,10 @@ fn delta_is_clamped_softplus_of_any_layout() {
             let c = i % channels;
             let raw = view.get([i / channels / len, i / channels % len, c]).unwrap();
             let expected = oracle::delta(raw, bias[c], limits);
-            assert!((f64::from(value) - expected).abs() <= 1e-6 * expected, "{i}: {value} {expected}");
+            assert!(
+                (f64::from(value) - expected).abs() <= 1e-6 * expected,
+                "{i}: {value} {expected}"
+            );
         }
         let target = ViewMut::new(&mut out, [batch, len, channels]).unwrap();
         let error = cpu.delta(view, Some(&bias[1..]), limits, target).unwrap_err();

@@ -158,7 +158,13 @@ impl Scan<'_> {
     /// Copies the state of head `[sequence, head]` between the block and the workspace, where rows
     /// have `width` elements and end in zeros.
     #[inline(always)]
-    fn copy_state(&mut self, [b, k]: [usize; 2], states: &mut [f32], width: usize, direction: Direction) {
+    fn copy_state(
+        &mut self,
+        [b, k]: [usize; 2],
+        states: &mut [f32],
+        width: usize,
+        direction: Direction,
+    ) {
         let [_, _, d_state, head_dim] = self.state.shape();
         if self.state.strides()[3] == 1 {
             let rows = self.state.rows_mut([b, k, 0, 0], 2, d_state, head_dim);
@@ -301,13 +307,7 @@ fn transpose<I: Isa>(isa: I, from: Left<'_>, [n, depth]: [usize; 2], into: &mut 
 
 /// `scores[t,s] · 2^(u[t]-u[s])`, and 0 where s is later than t.
 #[inline(always)]
-fn decayed_scores<I: Isa>(
-    isa: I,
-    decay: &Decay,
-    n: usize,
-    scores: &[f32],
-    decayed: &mut [f32],
-) {
+fn decayed_scores<I: Isa>(isa: I, decay: &Decay, n: usize, scores: &[f32], decayed: &mut [f32]) {
     const INDEX: [f32; CHUNK] = {
         let mut index = [0.0; CHUNK];
         let mut s = 0;

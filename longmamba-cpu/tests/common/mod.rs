@@ -109,7 +109,10 @@ pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], atol: f64, rto
     let worst = (0..actual.len()).max_by(|&i, &j| excess(i).total_cmp(&excess(j)));
     if let Some(i) = worst {
         let (a, e, x) = (actual[i], expected[i], excess(i));
-        assert!(x <= 1.0, "{what}: element {i} is {a:e}, expected {e:e}: {x:.2} times the tolerance");
+        assert!(
+            x <= 1.0,
+            "{what}: element {i} is {a:e}, expected {e:e}: {x:.2} times the tolerance"
+        );
     }
 }
 
@@ -138,9 +141,8 @@ pub fn threshold(mut values: Vec<f64>, share: f64) -> f32 {
     values.sort_by(f64::total_cmp);
     let centre = (values.len() as f64 * share) as usize;
     let near = centre.saturating_sub(8)..(centre + 8).min(values.len().saturating_sub(1));
-    let widest = near.max_by(|&i, &j| {
-        (values[i + 1] - values[i]).total_cmp(&(values[j + 1] - values[j]))
-    });
+    let widest =
+        near.max_by(|&i, &j| (values[i + 1] - values[i]).total_cmp(&(values[j + 1] - values[j])));
     widest.map_or(0.0, |i| ((values[i] + values[i + 1]) / 2.0) as f32)
 }
 
