@@ -330,7 +330,12 @@ mod tests {
         let get = |plan: &Plan, layer, total_len, lookup, b| {
             let mut out = [9.0; 3];
             plan.delta_min(layer, total_len, lookup, b, &mut out).unwrap();
-            out
+            // A little above the table, and by no more than `TIE` allows.
+            out.map(|above| {
+                let value = (above * 1e3).round() / 1e3;
+                assert!(value == 0.0 || (value < above && above <= value * (1.0 + 1.1 * TIE)));
+                value
+            })
         };
         use Lookup::{Interpolated, Nearest};
         assert_eq!(get(&plan, 0, 20, Interpolated, 1.0), [0.1, 0.0, 0.3]);
