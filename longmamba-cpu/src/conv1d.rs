@@ -175,6 +175,9 @@ impl Convolution<'_> {
     #[inline(always)]
     fn channels<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, c: usize, count: usize) {
         let [_, width] = self.weight.shape();
+        let [sequence_stride, stride, _] = self.x.layout().strides();
+        // Where there is no token there is no storage either.
+        let x = self.x.data().get(b * sequence_stride + c..).unwrap_or(&[]);
         let mut bias = [0.0; VECTORS * 16];
         if let Some(values) = self.bias {
             bias[..count].copy_from_slice(&values[c..c + count]);
@@ -194,7 +197,7 @@ impl Convolution<'_> {
                     // The index into history and x, one after the other.
                     let at = t + first + k;
                     let row = match at.checked_sub(width - 1) {
-                        Some(token) => &self.x.row([b, token, c])[..count],
+                        Some(token) => &x[token * stride..][..count],
                         None => self.history.row([b, at, c], count),
                     };
                     for (v, sum) in sums.iter_mut().enumerate() {
@@ -227,6 +230,10 @@ impl Convolution<'_> {
         let [channel_stride, tap_stride] = self.weight.layout().strides();
         let data = &self.weight.data()[c * channel_stride..];
         for (k, row) in weights[..taps].iter_mut().enumerate() {
+            if channel_stride == 1 {
+                row[..count].copy_from_slice(&data[(first + k) * tap_stride..][..count]);
+                continue;
+            }
             for (i, weight) in row[..count].iter_mut().enumerate() {
                 *weight = data[i * channel_stride + (first + k) * tap_stride];
             }

@@ -1,8 +1,9 @@
 //! SIMD kernels for Mamba on the CPU.
 //!
 //! All kernels are methods of [`Cpu`], the processor's verified instruction set; the functions of the
-//! scans and the convolution at the root use the best one. They take the checked arguments of `longmamba-core`,
-//! run on the current rayon pool, and allocate nothing beyond the [`Scratch`] that the caller keeps.
+//! scans and the convolution at the root use the best one. They take the checked arguments of
+//! `longmamba-core`, run on the current rayon pool, and allocate nothing beyond the [`Scratch`] that
+//! the caller keeps.
 //!
 //! Results do not depend on the number of threads. They do depend, within rounding, on the
 //! instruction set.

@@ -1,6 +1,6 @@
 //! The elementary functions of Mamba, eight or sixteen at a time.
 //!
-//! Each comes with its method, its bound (found by [`tests::every_float`], a sweep of all `f32`,
+//! Each comes with its method, its bound (found by `every_float` in the tests, a sweep of all `f32`,
 //! with [`IsaKind::Scalar`](crate::IsaKind), which does not fuse multiply and add, and the
 //! processor's best) and a plain reference in `f64`. The polynomials are minimax fits of relative
 //! error, made by Lawson's iteration in 40 digits with the coefficients rounded to `f32` one by one,
