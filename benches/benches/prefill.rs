@@ -1,5 +1,5 @@
 //! Prefill of the built-in models: what the filter costs, and that tokens a second do not fall with the
-//! length. `cargo bench -p longmamba-benches --bench prefill`.
+//! length. `cargo bench -p longmamba-benches --bench prefill`; `-- filter` for the first alone.
 //!
 //! Arms alternate, so that a machine whose speed drifts slows all of them alike; the figures are
 //! medians, and medians of the ratios of neighbouring runs.
@@ -9,8 +9,8 @@ use longmamba_model::{CpuBackend, SessionOptions};
 use std::sync::Arc;
 use std::time::Instant;
 
-const REPEATS: usize = 15;
-const FILTER_LEN: usize = 40_000;
+const PAIRS: usize = 41;
+const FILTER_LEN: usize = 16_000;
 const SHORT: usize = 10_000;
 const LONG: usize = 1_000_000;
 const LONG_REPEATS: usize = 3;
@@ -55,8 +55,17 @@ fn main() {
             seconds
         };
         run(SHORT, true);
-        let pairs = (0..REPEATS).map(|_| run(FILTER_LEN, true) / run(FILTER_LEN, false));
-        let filter = median(pairs.collect());
+        // Each arm goes first in every other pair.
+        let pair = |index: usize| {
+            let first = run(FILTER_LEN, index % 2 == 0);
+            let second = run(FILTER_LEN, index % 2 == 1);
+            if index % 2 == 0 { first / second } else { second / first }
+        };
+        let filter = median((0..PAIRS).map(pair).collect());
+        if std::env::args().any(|a| a == "filter") {
+            println!("| {} | {threads} | {filter:.4} | | | |", builtin.name);
+            continue;
+        }
         let (mut short, mut long) = (Vec::new(), Vec::new());
         for _ in 0..LONG_REPEATS {
             short.extend((0..3).map(|_| SHORT as f64 / run(SHORT, true)));
