@@ -9,6 +9,7 @@ use longmamba_model::eval::Estimate;
 use longmamba_model::eval::perplexity::{Windows, perplexity};
 use longmamba_model::eval::recall::{RecallTask, recall};
 use longmamba_model::{SessionOptions, Tokenizer, builtin};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ fn within(ours: Estimate, (mean, error): (f64, f64)) -> bool {
 fn novels_give_what_the_reference_reports() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/texts");
     let Ok(files) = std::fs::read_dir(&folder) else {
-        println!("SKIPPED: {} is not there", folder.display());
+        // Not `println!`: the harness hides that where a test passes, and a skip must be seen.
+        writeln!(std::io::stderr(), "SKIPPED: {} is not there", folder.display()).unwrap();
         return;
     };
     let mut files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
