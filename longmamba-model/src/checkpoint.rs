@@ -123,28 +123,18 @@ impl Checkpoint {
             Dtype::BF16 => DType::BF16,
             other => return Err(self.dtype_error(name, "f32, f16 or bf16", other)),
         };
-        let tensor = Tensor::from_shared(self.bytes.clone(), entry.range, dtype, shape)?;
+        let range = entry.range;
+        let tensor = Tensor::from_shared(self.bytes.clone(), range.clone(), dtype, shape)?;
         if self.check_finite {
-            // In blocks, so that a large table is read by all threads.
-            let block = 1 << 20;
-            let size = dtype.size();
-            let bad =
-                tensor.bytes().par_chunks(block * size).enumerate().find_map_first(|(i, part)| {
-                    let elements = part.len() / size;
-                    let part = match dtype {
-                        DType::F32 => {
-                            Tensor::from_slice::<f32>(bytemuck::cast_slice(part), &[elements])
-                        }
-                        DType::F16 => {
-                            Tensor::from_slice::<half::f16>(bytemuck::cast_slice(part), &[elements])
-                        }
-                        DType::BF16 => Tensor::from_slice::<half::bf16>(
-                            bytemuck::cast_slice(part),
-                            &[elements],
-                        ),
-                    };
-                    part.ok()?.first_non_finite().map(|at| i * block + at)
-                });
+            // In blocks, so that a large table is read by all threads; in place, as the tensor is.
+            let block = dtype.size() << 20;
+            let bad = (0..range.len().div_ceil(block)).into_par_iter().find_map_first(|i| {
+                let from = range.start + i * block;
+                let to = range.end.min(from + block);
+                let elements = [(to - from) / dtype.size()];
+                let part = Tensor::from_shared(self.bytes.clone(), from..to, dtype, &elements);
+                part.ok()?.first_non_finite().map(|at| (i << 20) + at)
+            });
             if let Some(index) = bad {
                 return Err(Error::NonFinite {
                     path: self.path.clone(),
