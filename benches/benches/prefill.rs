@@ -57,9 +57,9 @@ fn main() {
         run(SHORT, true);
         // Each arm goes first in every other pair.
         let pair = |index: usize| {
-            let first = run(FILTER_LEN, index % 2 == 0);
+            let first = run(FILTER_LEN, index.is_multiple_of(2));
             let second = run(FILTER_LEN, index % 2 == 1);
-            if index % 2 == 0 { first / second } else { second / first }
+            if index.is_multiple_of(2) { first / second } else { second / first }
         };
         let filter = median((0..PAIRS).map(pair).collect());
         if std::env::args().any(|a| a == "filter") {
