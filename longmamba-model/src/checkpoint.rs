@@ -1,11 +1,12 @@
-//! Named tensors in a safetensors file, each to be taken exactly once.
+//! Named tensors in one or several files, each to be taken exactly once.
+
+mod folder;
+mod safetensors;
 
 use crate::{Error, Result, mmap};
+use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
-use safetensors::Dtype;
-use safetensors::tensor::SafeTensors;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -30,64 +31,115 @@ impl Default for LoadOptions {
     }
 }
 
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    range: Range<usize>,
+/// Where a tensor lies in its file.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredTensor {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Bytes of the file.
+    pub range: Range<usize>,
 }
 
-/// An opened safetensors file.
-pub(crate) struct Checkpoint {
+/// What is known of a tensor without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Its element type in lower case: `bf16`, `f32`, `i64`.
+    pub dtype: String,
+    /// Its sizes, outermost first.
+    pub shape: &'a [usize],
+    /// Bytes it takes.
+    pub bytes: usize,
+}
+
+struct Entry {
+    /// Which of the files.
+    file: usize,
+    stored: StoredTensor,
+}
+
+struct File {
     path: PathBuf,
     bytes: SharedBytes,
+}
+
+/// The tensors of a checkpoint: one file or several, safetensors or PyTorch's own format.
+///
+/// Nothing is read until a tensor is asked for, and then it is used in place where its alignment
+/// allows. [`Model::load`](crate::Model::load) opens one by itself; use this type to look into a
+/// file, or to load tensors for something else.
+///
+/// ```no_run
+/// use longmamba_model::{Checkpoint, LoadOptions};
+/// let file = Checkpoint::open("pytorch_model.bin".as_ref(), LoadOptions::default())?;
+/// for tensor in file.tensors() {
+///     println!("{} {} {:?}", tensor.name, tensor.dtype, tensor.shape);
+/// }
+/// # Ok::<(), longmamba_model::Error>(())
+/// ```
+pub struct Checkpoint {
+    files: Vec<File>,
     metadata: HashMap<String, String>,
     /// Tensors not taken yet.
     entries: BTreeMap<String, Entry>,
     check_finite: bool,
 }
 
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("path", &self.path())
+            .field("tensors", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Checkpoint {
-    pub(crate) fn open(path: &Path, options: LoadOptions) -> Result<Self> {
-        let bytes: SharedBytes = if options.memory_map {
-            mmap::map(path)?
-        } else {
-            let file = std::fs::read(path).map_err(Error::io(path))?;
-            Arc::new(Aligned(AlignedVec::from_slice(&file)))
-        };
-        Self::parse(bytes, path, options)
+    /// Opens one file, whose format is recognised by its first bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Malformed`] which says what is wrong with the file.
+    pub fn open(path: &Path, options: LoadOptions) -> Result<Self> {
+        Self::from_bytes(bytes_of(path, options)?, path, options)
     }
 
-    /// `path` is for messages only.
-    pub(crate) fn parse(bytes: SharedBytes, path: &Path, options: LoadOptions) -> Result<Self> {
-        let all = (*bytes).as_ref();
-        check_extent(all, path)?;
-        let (header, metadata) = SafeTensors::read_metadata(all)
-            .map_err(|e| Error::malformed(path, format!("not a whole safetensors file ({e})")))?;
-        let data = header + size_of::<u64>();
-        let mut entries = BTreeMap::new();
-        for (name, info) in metadata.tensors() {
-            let (start, end) = info.data_offsets;
-            let (dtype, shape) = (info.dtype, info.shape.clone());
-            entries.insert(name, Entry { dtype, shape, range: start + data..end + data });
-        }
+    /// The same from bytes; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn from_bytes(bytes: SharedBytes, path: &Path, options: LoadOptions) -> Result<Self> {
+        let (tensors, metadata) = safetensors::read((*bytes).as_ref(), path)?;
+        let entries = tensors.into_iter().map(|(name, stored)| (name, Entry { file: 0, stored }));
         Ok(Checkpoint {
-            path: path.to_owned(),
-            bytes,
-            metadata: metadata.metadata().clone().unwrap_or_default(),
-            entries,
+            entries: entries.collect(),
+            files: vec![File { path: path.to_owned(), bytes }],
+            metadata,
             check_finite: options.check_finite,
         })
     }
 
+    /// The file, or the first of several.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.files.first().map_or(Path::new(""), |f| &f.path)
     }
 
-    /// Names, types, element counts and bytes of all tensors not taken yet.
-    pub(crate) fn infos(&self) -> impl Iterator<Item = (&str, String, usize, usize)> {
-        self.entries.iter().map(|(name, e)| {
-            let elements = e.shape.iter().product();
-            (&name[..], format!("{:?}", e.dtype).to_lowercase(), elements, e.range.len())
+    fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.files[entry.file].path.clone()
+    }
+
+    fn data(&self, entry: &Entry) -> &[u8] {
+        // The readers have checked every range against its file.
+        &(*self.files[entry.file].bytes).as_ref()[entry.stored.range.clone()]
+    }
+
+    /// The tensors that have not been taken yet, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.entries.iter().map(|(name, Entry { stored, .. })| TensorInfo {
+            name,
+            dtype: format!("{:?}", stored.dtype).to_lowercase(),
+            shape: &stored.shape,
+            bytes: stored.range.len(),
         })
     }
 
@@ -97,8 +149,9 @@ impl Checkpoint {
         const END: usize = 32 << 10;
         let mut hash = Sha256::new();
         for (name, entry) in &self.entries {
-            let data = &(*self.bytes).as_ref()[entry.range.clone()];
-            hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
+            let data = self.data(entry);
+            let StoredTensor { dtype, shape, .. } = &entry.stored;
+            hash.update(format!("{name} {dtype:?} {shape:?}\n"));
             hash.update(&data[..data.len().min(END)]);
             hash.update(&data[data.len().saturating_sub(END).max(data.len().min(END))..]);
         }
@@ -110,21 +163,28 @@ impl Checkpoint {
         self.metadata.get(key).map(String::as_str)
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Whether a tensor of this name is there and has not been taken.
+    pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// Takes a weight: f32, f16 or bf16, of exactly this shape, all finite.
-    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// Takes a weight: f32, f16 or bf16, of exactly this shape, all finite (where
+    /// [`check_finite`](LoadOptions::check_finite) is set).
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDType`] or
+    /// [`Error::NonFinite`].
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let entry = self.take_entry(name, shape)?;
-        let dtype = match entry.dtype {
+        let dtype = match entry.stored.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
-            other => return Err(self.dtype_error(name, "f32, f16 or bf16", other)),
+            _ => return Err(self.dtype_error(name, "f32, f16 or bf16", &entry)),
         };
-        let range = entry.range;
-        let tensor = Tensor::from_shared(self.bytes.clone(), range.clone(), dtype, shape)?;
+        let range = entry.stored.range.clone();
+        let bytes = &self.files[entry.file].bytes;
+        let tensor = Tensor::from_shared(bytes.clone(), range.clone(), dtype, shape)?;
         if self.check_finite {
             // In blocks, so that a large table is read by all threads; in place, as the tensor is.
             let block = dtype.size() << 20;
@@ -132,15 +192,12 @@ impl Checkpoint {
                 let from = range.start + i * block;
                 let to = range.end.min(from + block);
                 let elements = [(to - from) / dtype.size()];
-                let part = Tensor::from_shared(self.bytes.clone(), from..to, dtype, &elements);
+                let part = Tensor::from_shared(bytes.clone(), from..to, dtype, &elements);
                 part.ok()?.first_non_finite().map(|at| (i << 20) + at)
             });
             if let Some(index) = bad {
-                return Err(Error::NonFinite {
-                    path: self.path.clone(),
-                    tensor: name.into(),
-                    index,
-                });
+                let path = self.path_of(&entry);
+                return Err(Error::NonFinite { path, tensor: name.into(), index });
             }
         }
         Ok(tensor)
@@ -151,20 +208,23 @@ impl Checkpoint {
         Ok(self.take(name, shape)?.to_f32())
     }
 
-    /// The shape of a tensor that is still there.
-    pub(crate) fn shape(&self, name: &str) -> Result<&[usize]> {
-        self.entries.get(name).map(|e| &e.shape[..]).ok_or_else(|| self.missing(name))
+    /// The shape of a tensor that has not been taken.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        self.entries.get(name).map(|e| &e.stored.shape[..]).ok_or_else(|| self.missing(name))
     }
 
     /// Takes whole numbers: i64 or u8.
     pub(crate) fn take_integers(&mut self, name: &str) -> Result<Vec<i64>> {
         let shape = self.shape(name)?.to_vec();
         let entry = self.take_entry(name, &shape)?;
-        let data = &(*self.bytes).as_ref()[entry.range];
-        match entry.dtype {
+        let data = self.data(&entry);
+        match entry.stored.dtype {
             Dtype::I64 => Ok(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
             Dtype::U8 => Ok(data.iter().map(|&b| i64::from(b)).collect()),
-            other => Err(self.dtype_error(name, "i64 or u8", other)),
+            _ => Err(self.dtype_error(name, "i64 or u8", &entry)),
         }
     }
 
@@ -172,74 +232,71 @@ impl Checkpoint {
     pub(crate) fn take_f64(&mut self, name: &str) -> Result<Vec<f64>> {
         let shape = self.shape(name)?.to_vec();
         let entry = self.take_entry(name, &shape)?;
-        match entry.dtype {
+        match entry.stored.dtype {
             Dtype::F64 => {
-                let data = &(*self.bytes).as_ref()[entry.range];
-                Ok(data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+                let data = self.data(&entry).as_chunks().0;
+                Ok(data.iter().map(|b| f64::from_le_bytes(*b)).collect())
             }
-            other => Err(self.dtype_error(name, "f64", other)),
+            _ => Err(self.dtype_error(name, "f64", &entry)),
         }
+    }
+
+    /// Forgets `name` where it holds the same bytes as `other`: a tied weight that was written twice.
+    /// Returns whether it did.
+    pub(crate) fn drop_copy(&mut self, name: &str, other: &str) -> bool {
+        let same = match (self.entries.get(name), self.entries.get(other)) {
+            (Some(a), Some(b)) => {
+                let kind = |e: &Entry| (e.stored.dtype, e.stored.shape.clone());
+                let place = |e: &Entry| (e.file, e.stored.range.clone());
+                kind(a) == kind(b) && (place(a) == place(b) || self.data(a) == self.data(b))
+            }
+            _ => false,
+        };
+        if same {
+            self.entries.remove(name);
+        }
+        same
     }
 
     /// All must have been taken.
     pub(crate) fn finish(self) -> Result<()> {
-        match self.entries.into_keys().next() {
+        match self.entries.iter().next() {
             None => Ok(()),
-            Some(tensor) => Err(Error::SurplusTensor { path: self.path, tensor }),
+            Some((tensor, entry)) => {
+                Err(Error::SurplusTensor { path: self.path_of(entry), tensor: tensor.clone() })
+            }
         }
     }
 
     fn take_entry(&mut self, name: &str, shape: &[usize]) -> Result<Entry> {
         let entry = self.entries.remove(name).ok_or_else(|| self.missing(name))?;
-        if entry.shape != shape {
+        if entry.stored.shape != shape {
             return Err(Error::TensorShape {
-                path: self.path.clone(),
+                path: self.path_of(&entry),
                 tensor: name.into(),
                 expected: Shape::from(shape),
-                actual: Shape::from(&entry.shape[..]),
+                actual: Shape::from(&entry.stored.shape[..]),
             });
         }
         Ok(entry)
     }
 
     fn missing(&self, name: &str) -> Error {
-        Error::MissingTensor { path: self.path.clone(), tensor: name.into() }
+        Error::MissingTensor { path: self.path().to_owned(), tensor: name.into() }
     }
 
-    fn dtype_error(&self, name: &str, expected: &'static str, actual: Dtype) -> Error {
-        let (path, tensor, actual) = (self.path.clone(), name.into(), format!("{actual:?}"));
-        Error::TensorDType { path, tensor, expected, actual }
+    fn dtype_error(&self, name: &str, expected: &'static str, entry: &Entry) -> Error {
+        let (path, actual) = (self.path_of(entry), format!("{:?}", entry.stored.dtype));
+        Error::TensorDType { path, tensor: name.into(), expected, actual }
     }
 }
 
-/// That no tensor claims bytes beyond the file. safetensors checks that too, but adds first, and a sum
-/// near 2⁶⁴ overflows; and this message names the tensor.
-fn check_extent(all: &[u8], path: &Path) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Entry {
-        data_offsets: Option<serde_json::Value>,
+fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
+    if options.memory_map {
+        return mmap::map(path);
     }
-    let Some((len, rest)) = all.split_first_chunk() else { return Ok(()) };
-    let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
-    let Some((header, data)) = rest.split_at_checked(len) else {
-        let reason =
-            format!("truncated: the header should have {len} bytes, {} are there", rest.len());
-        return Err(Error::malformed(path, reason));
-    };
-    // What is no JSON is reported by safetensors.
-    let entries: HashMap<String, Entry> = serde_json::from_slice(header).unwrap_or_default();
-    for (name, entry) in entries {
-        let end = entry.data_offsets.as_ref().and_then(|o| o.get(1)).and_then(|e| e.as_u64());
-        if end.is_some_and(|end| end > data.len() as u64) {
-            let reason = format!(
-                "truncated: tensor {name} ends at byte {} of the data, the file has {}",
-                end.unwrap_or_default(),
-                data.len()
-            );
-            return Err(Error::malformed(path, reason));
-        }
-    }
-    Ok(())
+    let file = std::fs::read(path).map_err(Error::io(path))?;
+    Ok(Arc::new(Aligned(AlignedVec::from_slice(&file))))
 }
 
 struct Aligned(AlignedVec<u8>);

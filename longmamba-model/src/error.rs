@@ -33,6 +33,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A folder without weights.
+    #[error(
+        "{}: no weights; put model.safetensors or pytorch_model.bin there, or the shards and their index",
+        folder.display()
+    )]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The checkpoint lacks a tensor that the config calls for.
     #[error("{}: tensor {tensor} is missing", path.display())]
     MissingTensor {

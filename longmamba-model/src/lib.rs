@@ -60,7 +60,7 @@ mod workspace;
 pub use backend::{
     Backend, Columns, Conv, CpuBackend, DeltaSums, Linear, Recurrence, ScanInputs, SsdStageInputs,
 };
-pub use checkpoint::LoadOptions;
+pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};
 pub use config::{Config, MixerConfig, TokenizerKind};
 pub use error::{Error, Result};
 pub use files::write_whole;

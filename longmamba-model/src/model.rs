@@ -1,17 +1,20 @@
 //! A model: embedding, layers, final norm, head.
 
+use crate::Result;
 use crate::backend::{Backend, Columns, CpuBackend, Linear};
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::config::Config;
 use crate::mixer::{Mixer, Rates};
 use crate::session::{Session, SessionOptions};
 use crate::workspace::{LayerState, Workspace};
-use crate::{Error, Result};
+use longmamba_core::SharedBytes;
 use longmamba_core::policy::Fingerprint;
-use longmamba_core::{SharedBytes, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const EMBEDDING: &str = "backbone.embeddings.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// A Mamba-1 or Mamba-2 language model on one device.
 ///
@@ -73,7 +76,7 @@ impl<B: Backend> Model<B> {
     /// As [`Model::load`].
     pub fn load_with(folder: &Path, backend: B, options: LoadOptions) -> Result<Arc<Self>> {
         let config = Config::read(&folder.join("config.json"))?;
-        let checkpoint = Checkpoint::open(&folder.join("model.safetensors"), options)?;
+        let checkpoint = Checkpoint::open_folder(folder, options)?;
         Self::build(config, checkpoint, folder, backend)
     }
 
@@ -91,7 +94,7 @@ impl<B: Backend> Model<B> {
         let path = Path::new(name);
         let config = Config::parse(config, &path.join("config.json"))?;
         let file = path.join("model.safetensors");
-        let checkpoint = Checkpoint::parse(weights, &file, LoadOptions::default())?;
+        let checkpoint = Checkpoint::from_bytes(weights, &file, LoadOptions::default())?;
         Self::build(config, checkpoint, path, backend)
     }
 
@@ -101,6 +104,10 @@ impl<B: Backend> Model<B> {
         path: &Path,
         backend: B,
     ) -> Result<Arc<Self>> {
+        // Some tools write a tied head a second time. It is one weight, and the model the same.
+        if config.tied_head {
+            weights.drop_copy(HEAD, EMBEDDING);
+        }
         let fingerprint = Fingerprint {
             family: config.mixer.family().into(),
             layers: config.layers,
@@ -108,15 +115,18 @@ impl<B: Backend> Model<B> {
             digest: weights.digest(),
         };
         let mut count = WeightCount::default();
-        for (_, dtype, elements, bytes) in weights.infos() {
+        for tensor in weights.tensors() {
+            let elements = tensor.shape.iter().product::<usize>();
             count.parameters += elements;
-            *count.by_dtype.entry(dtype).or_default() += elements;
-            count.bytes += bytes;
+            *count.by_dtype.entry(tensor.dtype).or_default() += elements;
+            count.bytes += tensor.bytes;
         }
-        let table =
-            weights.take("backbone.embeddings.weight", &[config.vocab_size, config.d_model])?;
-        let head = head(&config, &mut weights, &table)?;
-        let embedding = backend.matrix(table)?;
+        let table = [config.vocab_size, config.d_model];
+        let embedding = backend.matrix(weights.take(EMBEDDING, &table)?)?;
+        let head = match config.tied_head {
+            true => embedding.clone(),
+            false => backend.matrix(weights.take(HEAD, &table)?)?,
+        };
         let layers = (0..config.layers)
             .map(|index| {
                 let prefix = format!("backbone.layers.{index}");
@@ -127,10 +137,6 @@ impl<B: Backend> Model<B> {
             .collect::<Result<Vec<_>>>()?;
         let final_norm = weights.take_f32("backbone.norm_f.weight", &[config.d_model])?;
         weights.finish()?;
-        let head = match head {
-            Some(weight) => backend.matrix(weight)?,
-            None => embedding.clone(),
-        };
         Ok(Arc::new(Model {
             path: path.to_owned(),
             embedding,
@@ -219,21 +225,4 @@ impl<B: Backend> Model<B> {
         let u = Columns::all(&*normed, self.config.d_model);
         backend.project(rows, u, &self.head, false, logits)
     }
-}
-
-/// The output head, where it is not the embedding table.
-fn head(config: &Config, weights: &mut Checkpoint, table: &Tensor) -> Result<Option<Tensor>> {
-    const NAME: &str = "lm_head.weight";
-    if config.tied_head && !weights.has(NAME) {
-        return Ok(None);
-    }
-    let head = weights.take(NAME, table.shape())?;
-    if !config.tied_head {
-        return Ok(Some(head));
-    }
-    // Some tools write a tied head a second time; it must then be the same.
-    if head.dtype() == table.dtype() && head.bytes() == table.bytes() {
-        return Ok(None);
-    }
-    Err(Error::SurplusTensor { path: weights.path().to_owned(), tensor: NAME.into() })
 }
