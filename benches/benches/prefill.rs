@@ -47,7 +47,7 @@ fn main() {
                 left -= part;
             }
             let seconds = start.elapsed().as_secs_f64();
-            let dropped: u64 = (0..model.config().layers)
+            let dropped: u64 = (0..model.config().recurrent_layers())
                 .flat_map(|l| session.delta_sums(l).unwrap().kept.clone())
                 .map(|kept| len as u64 - kept)
                 .sum();

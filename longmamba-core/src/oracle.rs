@@ -101,7 +101,9 @@ pub fn ssd(args: &Ssd<'_>, initial: &[f64]) -> ScanResult {
                 let delta = out.count(b * heads + k, delta, args.delta_min.map(|v| v[k]));
                 for p in 0..head_dim {
                     let x = at(&args.x, [b, t, k, p]);
-                    let mut y = args.d.map_or(0.0, |v| f64::from(v[k])) * x;
+                    let mut y = args.d.map_or(0.0, |v| {
+                        f64::from(if v.len() == heads { v[k] } else { v[k * head_dim + p] })
+                    }) * x;
                     for n in 0..d_state {
                         let h = &mut out.state[((b * heads + k) * head_dim + p) * d_state + n];
                         *h = (delta * f64::from(args.a[k])).exp() * *h
@@ -190,6 +192,49 @@ pub fn linear(x: &View<'_, f32, 2>, w: &View<'_, f32, 2>) -> Vec<f64> {
         out.extend(
             (0..outputs).map(|o| (0..inputs).map(|i| at(x, [r, i]) * at(w, [o, i])).sum::<f64>()),
         );
+    }
+    out
+}
+
+/// `x · Φ(x)`, Φ the distribution function of the normal distribution.
+pub fn gelu(x: f64) -> f64 {
+    // erf(a) = 2/√π · e^(−a²) · Σ 2ⁿ a^(2n+1) / (2n+1)!!: no term is negative.
+    let a = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+    let (mut term, mut sum) = (a, 0.0);
+    for n in 0..400 {
+        sum += term;
+        term *= 2.0 * a * a / f64::from(2 * n + 3);
+    }
+    let erf = if a > 6.0 { 1.0 } else { std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp() * sum };
+    x * 0.5 * (1.0 + erf.copysign(x))
+}
+
+/// Causal softmax attention of `q[rows, heads, head_dim]`, whose first row is at `position`, to `k` and
+/// `v` `[position + rows, kv_heads, head_dim]`; a query sees the last `window` positions up to its own.
+pub fn attention(
+    q: &View<'_, f32, 3>,
+    k: &View<'_, f32, 3>,
+    v: &View<'_, f32, 3>,
+    position: usize,
+    window: usize,
+    scale: f32,
+) -> Vec<f64> {
+    let [rows, heads, head_dim] = q.shape();
+    let [_, kv_heads, _] = k.shape();
+    let at = |view: &View<'_, f32, 3>, index| f64::from(view.get(index).unwrap_or(f32::NAN));
+    let mut out = Vec::with_capacity(rows * heads * head_dim);
+    for (r, h) in (0..rows * heads).map(|i| (i / heads, i % heads)) {
+        let g = h * kv_heads / heads;
+        let seen = (position + r + 1).saturating_sub(window)..position + r + 1;
+        let score = |j| (0..head_dim).map(|d| at(q, [r, h, d]) * at(k, [j, g, d])).sum::<f64>();
+        let scores: Vec<f64> = seen.clone().map(|j| score(j) * f64::from(scale)).collect();
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for d in 0..head_dim {
+            let sum: f64 = seen.clone().zip(&weights).map(|(j, w)| w * at(v, [j, g, d])).sum();
+            out.push(sum / total);
+        }
     }
     out
 }

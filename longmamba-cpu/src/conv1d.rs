@@ -45,6 +45,36 @@ impl Cpu {
         out: ViewMut<'_, f32, 3>,
         lengths: Option<&[usize]>,
     ) -> Result<()> {
+        self.convolve(x, weight, bias, true, history, out, lengths)
+    }
+
+    /// [`causal_conv1d`](Cpu::causal_conv1d) without the SiLU.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn causal_conv1d_linear(
+        &self,
+        x: View<'_, f32, 3>,
+        weight: View<'_, f32, 2>,
+        bias: Option<&[f32]>,
+        history: ViewMut<'_, f32, 3>,
+        out: ViewMut<'_, f32, 3>,
+        lengths: Option<&[usize]>,
+    ) -> Result<()> {
+        self.convolve(x, weight, bias, false, history, out, lengths)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of the two methods above")]
+    fn convolve(
+        &self,
+        x: View<'_, f32, 3>,
+        weight: View<'_, f32, 2>,
+        bias: Option<&[f32]>,
+        silu: bool,
+        history: ViewMut<'_, f32, 3>,
+        out: ViewMut<'_, f32, 3>,
+        lengths: Option<&[usize]>,
+    ) -> Result<()> {
         let [batch, len, channels] = x.shape();
         let [_, width] = weight.shape();
         if width == 0 {
@@ -58,7 +88,7 @@ impl Cpu {
         bias.map_or(Ok(()), |b| check::shape("bias", [b.len()], [channels]))?;
         check::lengths(lengths, batch, len)?;
         let (history, out) = (Block::new(history), Block::new(out));
-        let job = Convolution { cpu: *self, x, weight, bias, lengths, history, out };
+        let job = Convolution { cpu: *self, x, weight, bias, silu, lengths, history, out };
         // A quarter of a million taps take some 30 µs.
         parallel(job, (1 << 18) / (len * BLOCK * width).max(1));
         Ok(())
@@ -86,6 +116,7 @@ struct Convolution<'a> {
     x: View<'a, f32, 3>,
     weight: View<'a, f32, 2>,
     bias: Option<&'a [f32]>,
+    silu: bool,
     lengths: Option<&'a [usize]>,
     history: Block<'a, f32, 3>,
     out: Block<'a, f32, 3>,
@@ -99,7 +130,7 @@ impl Divide for Convolution<'_> {
 
     fn divide(self, at: usize) -> (Self, Self) {
         let [batch, _, channels] = self.x.shape();
-        let (cpu, x, weight) = (self.cpu, self.x, self.weight);
+        let (cpu, x, weight, silu) = (self.cpu, self.x, self.weight, self.silu);
         match block_cut(batch, channels, BLOCK, at) {
             Cut::Channel(c) => {
                 let (history, history_) = self.history.split_at(2, c);
@@ -109,12 +140,13 @@ impl Divide for Convolution<'_> {
                 let (bias, bias_) = self.bias.map(|b| b.split_at(c)).unzip();
                 let lengths = self.lengths;
                 (
-                    Convolution { cpu, x, weight, bias, lengths, history, out },
+                    Convolution { cpu, x, weight, bias, silu, lengths, history, out },
                     Convolution {
                         cpu,
                         x: x_,
                         weight: weight_,
                         bias: bias_,
+                        silu,
                         lengths,
                         history: history_,
                         out: out_,
@@ -128,12 +160,13 @@ impl Divide for Convolution<'_> {
                 let (lengths, lengths_) = self.lengths.map(|l| l.split_at(b)).unzip();
                 let bias = self.bias;
                 (
-                    Convolution { cpu, x, weight, bias, lengths, history, out },
+                    Convolution { cpu, x, weight, bias, silu, lengths, history, out },
                     Convolution {
                         cpu,
                         x: x_,
                         weight,
                         bias,
+                        silu,
                         lengths: lengths_,
                         history: history_,
                         out: out_,
@@ -205,7 +238,7 @@ impl Convolution<'_> {
                         *sum = isa.fma(weight, isa.load_at(row, v * I::LANES), *sum);
                     }
                 }
-                if first + taps == width {
+                if first + taps == width && self.silu {
                     sums = silu(isa, sums);
                 }
                 let out = self.out.row_mut([b, t, c], count);

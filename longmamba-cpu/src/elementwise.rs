@@ -3,7 +3,7 @@
 use crate::check;
 use crate::dispatch::{Block, Cpu};
 use crate::isa::Isa;
-use crate::math::silu;
+use crate::math::{gelu, silu};
 use crate::rows::{RowKernel, for_each_row};
 use crate::widen::Weight;
 use longmamba_core::{AnyView, Error, Result, View, ViewMut};
@@ -14,8 +14,17 @@ const LEAST: usize = 1 << 16;
 /// The same where each needs an exponential and a division.
 const LEAST_GATED: usize = 1 << 14;
 
+/// What a gate does to z.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activation {
+    /// z · sigmoid(z).
+    Silu,
+    /// z · Φ(z), with the normal distribution's own Φ, not the approximation by a tanh.
+    Gelu,
+}
+
 impl Cpu {
-    /// `out = y · silu(z)`. All are `[rows, width]` with contiguous rows.
+    /// `out = y · activation(z)`. All are `[rows, width]` with contiguous rows.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::NotContiguous`].
@@ -23,12 +32,29 @@ impl Cpu {
         &self,
         y: View<'_, f32, 2>,
         z: View<'_, f32, 2>,
+        activation: Activation,
         out: ViewMut<'_, f32, 2>,
     ) -> Result<()> {
         check::rows("y", &y, y.shape())?;
         check::rows("z", &z, y.shape())?;
         check::rows("out", &out.as_view(), y.shape())?;
-        for_each_row(*self, Gate { y, z }, Block::new(out), LEAST_GATED);
+        match activation {
+            Activation::Silu => for_each_row(*self, Gate { y, z }, Block::new(out), LEAST_GATED),
+            Activation::Gelu => {
+                for_each_row(*self, GeluGate { y, z }, Block::new(out), LEAST_GATED)
+            }
+        }
+        Ok(())
+    }
+
+    /// `out = x`. Both are `[rows, width]` with contiguous rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::NotContiguous`].
+    pub fn copy(&self, x: View<'_, f32, 2>, out: ViewMut<'_, f32, 2>) -> Result<()> {
+        check::rows("x", &x, x.shape())?;
+        check::rows("out", &out.as_view(), x.shape())?;
+        for_each_row(*self, Copied { x }, Block::new(out), LEAST);
         Ok(())
     }
 
@@ -91,6 +117,37 @@ impl RowKernel for Gate<'_> {
     #[inline(always)]
     fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
         gate(isa, self.y.row([row, 0]), self.z.row([row, 0]), out);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluGate<'a> {
+    y: View<'a, f32, 2>,
+    z: View<'a, f32, 2>,
+}
+
+impl RowKernel for GeluGate<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
+        let (y, z) = (self.y.row([row, 0]), self.z.row([row, 0]));
+        let mut at = 0;
+        while at < out.len() {
+            let [gate] = gelu(isa, [isa.load_at(z, at)]);
+            isa.store_at(isa.mul(isa.load_at(y, at), gate), out, at);
+            at += I::LANES;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Copied<'a> {
+    x: View<'a, f32, 2>,
+}
+
+impl RowKernel for Copied<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, _isa: I, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(self.x.row([row, 0]));
     }
 }
 

@@ -15,6 +15,7 @@ mod dispatch;
 #[allow(unsafe_code, reason = "the intrinsics, behind tokens that prove them available")]
 mod isa;
 
+mod attention;
 mod check;
 mod conv1d;
 mod elementwise;
@@ -22,15 +23,19 @@ mod lanes;
 mod math;
 mod matmul;
 mod norm;
+mod rope;
 mod rows;
 mod scan;
 mod select;
 mod ssd;
 mod widen;
 
+pub use attention::{AttentionArgs, KV_PAGE, KvPage};
 pub use conv1d::causal_conv1d;
 pub use dispatch::{Cpu, Scratch};
+pub use elementwise::Activation;
 pub use isa::IsaKind;
 pub use matmul::Accumulate;
+pub use rope::Rotation;
 pub use scan::selective_scan;
 pub use ssd::ssd;

@@ -37,6 +37,30 @@ impl Cpu {
         Ok(())
     }
 
+    /// Layer norm: `out = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias`, over each row.
+    ///
+    /// `x` and `out` are `[rows, width]` with contiguous rows, `weight` and `bias` are `[width]`.
+    ///
+    /// # Errors
+    /// As [`rms_norm`](Cpu::rms_norm).
+    pub fn layer_norm(
+        &self,
+        x: View<'_, f32, 2>,
+        weight: &[f32],
+        bias: &[f32],
+        eps: f32,
+        out: ViewMut<'_, f32, 2>,
+    ) -> Result<()> {
+        let [_, width] = x.shape();
+        check::rows("x", &x, x.shape())?;
+        check::rows("out", &out.as_view(), x.shape())?;
+        check::shape("weight", [weight.len()], [width])?;
+        check::shape("bias", [bias.len()], [width])?;
+        check_eps(eps)?;
+        for_each_row(*self, LayerNorm { x, weight, bias, eps }, Block::new(out), LEAST);
+        Ok(())
+    }
+
     /// Mamba-2's norm: [`rms_norm`](Cpu::rms_norm) of `y · silu(z)` within each group of `group`
     /// neighbouring channels.
     ///
@@ -106,6 +130,36 @@ impl RowKernel for RmsNorm<'_> {
 }
 
 #[derive(Clone, Copy)]
+struct LayerNorm<'a> {
+    x: View<'a, f32, 2>,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+impl RowKernel for LayerNorm<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
+        let x = &self.x.row([row, 0])[..out.len()];
+        // Two passes: a mean that is large beside the deviations would eat their digits otherwise.
+        let mean = isa.splat(sum(isa, x) / x.len() as f32);
+        let mut at = 0;
+        while at < out.len() {
+            isa.store_at(isa.sub(isa.load_at(x, at), mean), out, at);
+            at += I::LANES;
+        }
+        let scale = scale(isa, sum_of_squares(isa, out), out.len(), self.eps);
+        let mut at = 0;
+        while at < out.len() {
+            let value = isa.mul(isa.load_at(out, at), scale);
+            let (weight, bias) = (isa.load_at(self.weight, at), isa.load_at(self.bias, at));
+            isa.store_at(isa.fma(value, weight, bias), out, at);
+            at += I::LANES;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct GatedRmsNorm<'a> {
     y: View<'a, f32, 2>,
     z: View<'a, f32, 2>,
@@ -139,6 +193,18 @@ impl RowKernel for GatedRmsNorm<'_> {
             }
         }
     }
+}
+
+/// `Σ x`
+#[inline(always)]
+fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let mut sum = isa.zero();
+    let mut at = 0;
+    while at < x.len() {
+        sum = isa.add(sum, isa.load_at(x, at));
+        at += I::LANES;
+    }
+    isa.reduce_sum(sum)
 }
 
 /// `Σ x²`: four chains of multiply-adds, to hide their latency.

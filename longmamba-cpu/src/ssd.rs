@@ -159,10 +159,38 @@ impl Scan<'_> {
         }
     }
 
+    /// D of a head of the arguments.
+    #[inline(always)]
+    fn skip<I: Isa>(&self, isa: I, head: usize) -> Skip<'_, I> {
+        let [_, _, heads, head_dim, _, _] = self.args.dims();
+        match self.args.d {
+            Some(d) if d.len() != heads => Skip::Elements(&d[head * head_dim..][..head_dim]),
+            Some(d) => Skip::Head(isa.splat(d[head])),
+            None => Skip::Head(isa.zero()),
+        }
+    }
+
     /// The group of a head of the arguments.
     #[inline(always)]
     fn group(&self, head: usize) -> usize {
         let [_, _, heads, _, groups, _] = self.args.dims();
         head / (heads / groups)
+    }
+}
+
+/// D of one head: one value, or one for each element.
+enum Skip<'a, I: Isa> {
+    Head(I::V),
+    Elements(&'a [f32]),
+}
+
+impl<I: Isa> Skip<'_, I> {
+    /// For the elements from `p` on.
+    #[inline(always)]
+    fn at(&self, isa: I, p: usize) -> I::V {
+        match self {
+            Skip::Head(d) => *d,
+            Skip::Elements(d) => isa.load_at(d, p),
+        }
     }
 }

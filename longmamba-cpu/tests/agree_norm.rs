@@ -5,7 +5,7 @@ mod common;
 use common::{Random, Strided, assert_close, assert_same, cpus, with_threads};
 use half::{bf16, f16};
 use longmamba_core::{AnyView, Element, Error, Layout, View, ViewMut, oracle};
-use longmamba_cpu::Cpu;
+use longmamba_cpu::{Activation, Cpu};
 
 /// Around vectors of 4, 8 and 16 lanes and blocks of four of them.
 const WIDTHS: [usize; 16] = [0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 193];
@@ -70,7 +70,7 @@ fn gate_and_add() {
                 let pairs: Vec<_> = y.values().into_iter().zip(z.values()).collect();
 
                 let mut out = Strided::rows(&vec![f32::NAN; rows * width], shape, gap);
-                cpu.gate(y.view(), z.view(), out.view_mut()).unwrap();
+                cpu.gate(y.view(), z.view(), Activation::Silu, out.view_mut()).unwrap();
                 let gated = |&(y, z): &(f32, f32)| f64::from(y) * oracle::silu(z.into());
                 let expected: Vec<f64> = pairs.iter().map(gated).collect();
                 assert_close(&what, &out.values(), &expected, 1e-30, TOLERANCE);
@@ -165,7 +165,7 @@ fn threads_change_nothing() {
             call(&mut |out| {
                 cpu.gated_rms_norm(view(&y), view(&z), &weight, 110, 1e-5, out).unwrap()
             });
-            call(&mut |out| cpu.gate(view(&y), view(&z), out).unwrap());
+            call(&mut |out| cpu.gate(view(&y), view(&z), Activation::Silu, out).unwrap());
             call(&mut |out| cpu.add(view(&y), out).unwrap());
             call(&mut |out| cpu.gather_rows(AnyView::F32(view(&y)), &indexes, out).unwrap());
             all

@@ -8,14 +8,16 @@ mod cpu;
 pub use cpu::CpuBackend;
 
 use crate::Result;
+use crate::config::Rope;
 use longmamba_core::{AlignedVec, DtLimits, Tensor};
+pub use longmamba_cpu::Activation;
 
 /// Some neighbouring columns of a row-major buffer of activations.
 #[derive(Debug)]
 pub struct Columns<'a, Buffer> {
     /// The whole buffer.
     pub buffer: &'a Buffer,
-    /// The first column.
+    /// The element of the buffer that the first row begins with.
     pub first: usize,
     /// The number of columns.
     pub width: usize,
@@ -41,6 +43,41 @@ impl<'a, Buffer> Columns<'a, Buffer> {
     pub fn part(self, first: usize, width: usize) -> Self {
         Columns { first: self.first + first, width, ..self }
     }
+
+    /// The rows from `rows` on.
+    pub fn skip_rows(self, rows: usize) -> Self {
+        Columns { first: self.first + rows * self.stride, ..self }
+    }
+}
+
+/// Some neighbouring columns of a row-major buffer of activations, to be written.
+#[derive(Debug)]
+pub struct ColumnsMut<'a, Buffer> {
+    /// The whole buffer.
+    pub buffer: &'a mut Buffer,
+    /// The element of the buffer that the first row begins with.
+    pub first: usize,
+    /// The number of columns.
+    pub width: usize,
+    /// The distance between rows, in elements.
+    pub stride: usize,
+}
+
+impl<'a, Buffer> ColumnsMut<'a, Buffer> {
+    /// All columns of a buffer with rows of `width`.
+    pub fn all(buffer: &'a mut Buffer, width: usize) -> Self {
+        ColumnsMut { buffer, first: 0, width, stride: width }
+    }
+
+    /// Columns `first..first + width` of these.
+    pub fn part(self, first: usize, width: usize) -> Self {
+        ColumnsMut { first: self.first + first, width, ..self }
+    }
+
+    /// The rows from `rows` on.
+    pub fn skip_rows(self, rows: usize) -> Self {
+        ColumnsMut { first: self.first + rows * self.stride, ..self }
+    }
 }
 
 /// A linear map `[outputs, inputs]`, with or without a bias.
@@ -50,8 +87,37 @@ pub struct Linear<B: Backend> {
     pub weight: B::Matrix,
     /// `[outputs]`.
     pub bias: Option<B::Vector>,
+    /// Columns of the weight.
+    pub inputs: usize,
     /// Rows of the weight.
     pub outputs: usize,
+}
+
+impl<B: Backend> Clone for Linear<B> {
+    fn clone(&self) -> Self {
+        let Linear { weight, bias, inputs, outputs } = self;
+        Linear { weight: weight.clone(), bias: bias.clone(), inputs: *inputs, outputs: *outputs }
+    }
+}
+
+/// A norm over a row.
+#[derive(Debug)]
+pub struct Norm<B: Backend> {
+    /// `[width]`.
+    pub weight: B::Vector,
+    /// `[width]`: where it is there, the mean is taken off first (layer norm).
+    pub bias: Option<B::Vector>,
+    /// Elements of a row.
+    pub width: usize,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+impl<B: Backend> Clone for Norm<B> {
+    fn clone(&self) -> Self {
+        let Norm { weight, bias, width, eps } = self;
+        Norm { weight: weight.clone(), bias: bias.clone(), width: *width, eps: *eps }
+    }
 }
 
 /// A causal depthwise convolution.
@@ -65,6 +131,8 @@ pub struct Conv<B: Backend> {
     pub channels: usize,
     /// Taps.
     pub width: usize,
+    /// Whether SiLU follows.
+    pub silu: bool,
 }
 
 /// The parameters of a layer's recurrence.
@@ -72,7 +140,7 @@ pub struct Conv<B: Backend> {
 pub struct Recurrence<B: Backend> {
     /// A = −exp(A_log): `[d_state, d_inner]` in Mamba-1, `[heads]` in Mamba-2.
     pub a: B::Vector,
-    /// The skip, `[channels]`.
+    /// The skip, `[channels]`; in Mamba-2 also `[heads, head_dim]`.
     pub d: B::Vector,
     /// `[channels]`.
     pub dt_bias: B::Vector,
@@ -95,6 +163,19 @@ pub struct ScanInputs<'a, Buffer> {
     pub z: Columns<'a, Buffer>,
 }
 
+impl<Buffer> ScanInputs<'_, Buffer> {
+    /// The rows from `rows` on.
+    pub fn skip_rows(&self, rows: usize) -> Self {
+        ScanInputs {
+            x: self.x.skip_rows(rows),
+            dt_raw: self.dt_raw.skip_rows(rows),
+            b: self.b.skip_rows(rows),
+            c: self.c.skip_rows(rows),
+            z: self.z.skip_rows(rows),
+        }
+    }
+}
+
 /// The activations that a Mamba-2 scan reads.
 #[derive(Debug)]
 pub struct SsdStageInputs<'a, Buffer> {
@@ -111,6 +192,45 @@ pub struct SsdStageInputs<'a, Buffer> {
     /// Groups of heads.
     pub groups: usize,
 }
+
+impl<Buffer> SsdStageInputs<'_, Buffer> {
+    /// The rows from `rows` on.
+    pub fn skip_rows(&self, rows: usize) -> Self {
+        SsdStageInputs {
+            x: self.x.skip_rows(rows),
+            dt_raw: self.dt_raw.skip_rows(rows),
+            b: self.b.skip_rows(rows),
+            c: self.c.skip_rows(rows),
+            ..*self
+        }
+    }
+}
+
+/// What attention reads, and how.
+#[derive(Debug)]
+pub struct AttentionInputs<'a, B: Backend> {
+    /// heads · head_dim columns, rotated.
+    pub q: Columns<'a, B::Buffer>,
+    /// The keys and values of the sequence, [`KV_PAGE`] positions a page; the queries' own are there.
+    pub pages: &'a [B::Page],
+    /// The position of the first page's first row.
+    pub first: usize,
+    /// The position of the first query.
+    pub position: usize,
+    /// How many positions a query sees, its own included; `usize::MAX`: all before it.
+    pub window: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// The width of a head.
+    pub head_dim: usize,
+    /// The scores' factor.
+    pub scale: f32,
+}
+
+/// Positions to a page of keys and values.
+pub const KV_PAGE: usize = longmamba_cpu::KV_PAGE;
 
 /// What a layer has seen of Δ, per channel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,14 +254,17 @@ impl DeltaSums {
     }
 }
 
-/// A device: its buffers, and the stages on them. `rows` is the number of tokens in the buffers.
+/// A device: its buffers, and the stages on them. `rows` is the number of tokens that a stage works
+/// on; inputs and outputs say where in their buffers those lie.
 pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
     /// Activations and state, `f32`, of a fixed size.
-    type Buffer: Send + std::fmt::Debug;
+    type Buffer: Send + Sync + std::fmt::Debug;
     /// A large weight, used in place where that is possible. Clones share it.
     type Matrix: Clone + Send + Sync + std::fmt::Debug;
-    /// A small weight, `f32`.
-    type Vector: Send + Sync + std::fmt::Debug;
+    /// A small weight, `f32`. Clones share it.
+    type Vector: Clone + Send + Sync + std::fmt::Debug;
+    /// Keys and values of [`KV_PAGE`] positions.
+    type Page: Send + Sync + std::fmt::Debug;
     /// Room that stages work in; one a session.
     type Scratch: Send + Default + std::fmt::Debug;
 
@@ -166,19 +289,25 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         &self,
         table: &Self::Matrix,
         tokens: &[u32],
-        width: usize,
-        out: &mut Self::Buffer,
+        out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
-    /// RMS norm of rows `first..first + rows` of `x`, to the first rows of `out`.
+    /// `out = x`, or `out += x` where `accumulate`.
+    fn copy(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        accumulate: bool,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()>;
+
+    /// The norm of each row of `x`.
     fn norm(
         &self,
-        x: &Self::Buffer,
-        first: usize,
         rows: usize,
-        weight: &Self::Vector,
-        eps: f32,
-        out: &mut Self::Buffer,
+        x: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
     /// `out = x · wᵀ + bias`, or `out += x · wᵀ + bias` where `accumulate`.
@@ -188,17 +317,18 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         x: Columns<'_, Self::Buffer>,
         linear: &Linear<Self>,
         accumulate: bool,
-        out: &mut Self::Buffer,
+        out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
-    /// Causal convolution and SiLU; `history` `[width - 1, channels]` is read and renewed.
+    /// Causal convolution, and SiLU where the convolution has one; `history` `[width - 1, channels]`
+    /// is read and renewed.
     fn conv1d(
         &self,
         rows: usize,
         x: Columns<'_, Self::Buffer>,
         conv: &Conv<Self>,
         history: &mut Self::Buffer,
-        out: &mut Self::Buffer,
+        out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
     /// Mamba-1: scan, skip and gate. `delta_min` `[d_inner]` masks where given; `sums` grow.
@@ -211,7 +341,7 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         delta_min: Option<&[f32]>,
         state: &mut Self::Buffer,
         sums: &mut DeltaSums,
-        y: &mut Self::Buffer,
+        y: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
     /// Mamba-2: scan and skip. `delta_min` `[heads]` masks where given; `sums` grow.
@@ -225,20 +355,66 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         delta_min: Option<&[f32]>,
         state: &mut Self::Buffer,
         sums: &mut DeltaSums,
-        y: &mut Self::Buffer,
+        y: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
     /// Gate and norm of Mamba-2: RMS norm of `y · silu(z)` within each `group` of columns.
-    #[allow(clippy::too_many_arguments)]
     fn gated_norm(
         &self,
         rows: usize,
-        y: &Self::Buffer,
+        y: Columns<'_, Self::Buffer>,
         z: Columns<'_, Self::Buffer>,
-        weight: &Self::Vector,
+        norm: &Norm<Self>,
         group: usize,
-        eps: f32,
-        out: &mut Self::Buffer,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()>;
+
+    /// A gate without a norm, and that of every MLP: `out = y · activation(z)`.
+    fn gate(
+        &self,
+        rows: usize,
+        y: Columns<'_, Self::Buffer>,
+        z: Columns<'_, Self::Buffer>,
+        activation: Activation,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()>;
+
+    /// Rotates every head of `x`, whose first row is at `position`, in place.
+    fn rope(
+        &self,
+        rows: usize,
+        x: ColumnsMut<'_, Self::Buffer>,
+        head_dim: usize,
+        rope: Rope,
+        position: usize,
+    ) -> Result<()>;
+
+    /// An empty page.
+    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<Self::Page>;
+
+    /// Writes rows `first..` of a page: kv_heads · head_dim columns each of keys and values.
+    fn fill_page(
+        &self,
+        rows: usize,
+        keys: Columns<'_, Self::Buffer>,
+        values: Columns<'_, Self::Buffer>,
+        page: &mut Self::Page,
+        first: usize,
+    ) -> Result<()>;
+
+    /// Copies a page to the host: keys and values, each `[KV_PAGE, kv_heads, head_dim]`.
+    fn read_page(&self, page: &Self::Page, keys: &mut [f32], values: &mut [f32]) -> Result<()>;
+
+    /// The reverse of [`Backend::read_page`].
+    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut Self::Page) -> Result<()>;
+
+    /// Softmax attention of the queries to the positions that they see, causal.
+    fn attention(
+        &self,
+        scratch: &mut Self::Scratch,
+        rows: usize,
+        inputs: AttentionInputs<'_, Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
     /// Δ after softplus, of all columns of `dt_raw`; what calibration records.

@@ -42,11 +42,11 @@ pub fn calibrate<B: Backend>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Plan> {
     let config = model.config();
-    let mut calibration =
-        Calibration::new(settings.clone(), config.layers, config.mixer.channels())?;
+    let layers = config.recurrent_layers();
+    let mut calibration = Calibration::new(settings.clone(), layers, config.mixer.channels())?;
     // The whole window is one chunk: the policy wants each layer's Δ in one piece.
     let options = SessionOptions { chunk_len: settings.train_len(), ..SessionOptions::default() };
-    let rates = (0..config.layers).map(|layer| model.rates(layer)).collect::<Result<Vec<_>>>()?;
+    let rates = (0..layers).map(|layer| model.rates(layer)).collect::<Result<Vec<_>>>()?;
     for (done, window) in windows.iter().enumerate() {
         if window.len() != settings.train_len() {
             return Err(Error::argument(format!(

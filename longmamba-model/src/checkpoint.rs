@@ -3,7 +3,7 @@
 mod folder;
 mod safetensors;
 
-use crate::{Error, Result, mmap};
+use crate::{Error, Result, mmap, torch};
 use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
@@ -32,7 +32,7 @@ impl Default for LoadOptions {
 }
 
 /// Where a tensor lies in its file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredTensor {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -109,7 +109,11 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Malformed`].
     pub fn from_bytes(bytes: SharedBytes, path: &Path, options: LoadOptions) -> Result<Self> {
-        let (tensors, metadata) = safetensors::read((*bytes).as_ref(), path)?;
+        let all = (*bytes).as_ref();
+        let (tensors, metadata) = match torch::is_torch(all) {
+            true => (torch::tensors(all, path)?, HashMap::new()),
+            false => safetensors::read(all, path)?,
+        };
         let entries = tensors.into_iter().map(|(name, stored)| (name, Entry { file: 0, stored }));
         Ok(Checkpoint {
             entries: entries.collect(),
@@ -122,6 +126,11 @@ impl Checkpoint {
     /// The file, or the first of several.
     pub(crate) fn path(&self) -> &Path {
         self.files.first().map_or(Path::new(""), |f| &f.path)
+    }
+
+    /// The file that a tensor is in.
+    pub(crate) fn path_of_tensor(&self, name: &str) -> PathBuf {
+        self.entries.get(name).map_or_else(|| self.path().to_owned(), |e| self.path_of(e))
     }
 
     fn path_of(&self, entry: &Entry) -> PathBuf {
@@ -241,21 +250,25 @@ impl Checkpoint {
         }
     }
 
-    /// Forgets `name` where it holds the same bytes as `other`: a tied weight that was written twice.
-    /// Returns whether it did.
-    pub(crate) fn drop_copy(&mut self, name: &str, other: &str) -> bool {
-        let same = match (self.entries.get(name), self.entries.get(other)) {
-            (Some(a), Some(b)) => {
-                let kind = |e: &Entry| (e.stored.dtype, e.stored.shape.clone());
-                let place = |e: &Entry| (e.file, e.stored.range.clone());
-                kind(a) == kind(b) && (place(a) == place(b) || self.data(a) == self.data(b))
-            }
-            _ => false,
-        };
-        if same {
-            self.entries.remove(name);
+    /// Whether two tensors hold the same.
+    pub(crate) fn same(&self, a: &str, b: &str) -> bool {
+        let (Some(a), Some(b)) = (self.entries.get(a), self.entries.get(b)) else { return false };
+        let place = |e: &Entry| (e.file, e.stored.range.clone());
+        a.stored.dtype == b.stored.dtype
+            && a.stored.shape == b.stored.shape
+            && (place(a) == place(b) || self.data(a) == self.data(b))
+    }
+
+    /// Forgets `name` where it holds the same as `other`: a tied weight that was written twice.
+    pub(crate) fn drop_copy(&mut self, name: &str, other: &str) {
+        if self.same(name, other) {
+            self.discard(name);
         }
-        same
+    }
+
+    /// Forgets a tensor that is known to have no use.
+    pub(crate) fn discard(&mut self, name: &str) {
+        self.entries.remove(name);
     }
 
     /// All must have been taken.

@@ -1,22 +1,34 @@
 //! `config.json` of a checkpoint folder: JSON in, a checked [`Config`] out.
 
+mod hugging_face;
+mod original;
+mod values;
+mod zamba2;
+
 use crate::json::lenient;
 use crate::{Error, Result};
 use longmamba_core::DtLimits;
-use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
+use values::Fields;
 
 /// What a model is made of, in the field's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Whose names the tensors bear.
+    pub format: Format,
     /// The number of token ids.
     pub vocab_size: usize,
+    /// Rows of the embedding table and of the head. Those past `vocab_size` are padding: no token has
+    /// such an id, and their logits are not given out.
+    pub vocab_rows: usize,
     /// The width of the residual stream.
     pub d_model: usize,
-    /// The number of layers.
-    pub layers: usize,
-    /// Added to the mean square in every RMS norm.
+    /// What each layer is, in order.
+    pub layers: Vec<LayerKind>,
+    /// The norms in front of the layers and of the head.
+    pub norm: NormKind,
+    /// Added to the mean square in every norm.
     pub norm_eps: f32,
     /// Whether the embedding table is also the output head.
     pub tied_head: bool,
@@ -24,14 +36,51 @@ pub struct Config {
     pub projection_bias: bool,
     /// Whether the convolution has a bias.
     pub conv_bias: bool,
-    /// The mixer of every layer.
+    /// The mixer of every recurrent layer.
     pub mixer: MixerConfig,
+    /// The attention of the layers that have it.
+    pub attention: Option<AttentionConfig>,
+    /// Zamba2: the blocks that hybrid layers share.
+    pub shared: Option<SharedConfig>,
+    /// The inner width of the gated MLP after every mixer, where there is one.
+    pub d_intermediate: Option<usize>,
     /// How text becomes tokens.
     pub tokenizer: TokenizerKind,
     /// The length of the sequences the model was trained on, where the folder says it.
     pub train_len: Option<usize>,
     /// Tokens that end a generation.
     pub eos_tokens: Vec<u32>,
+}
+
+/// Whose names and config a checkpoint bears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Hugging Face transformers: `mamba`, `mamba2`, `falcon_mamba`.
+    HuggingFace,
+    /// The state-spaces repository, which the first checkpoints were published for.
+    Original,
+    /// Hugging Face transformers: `zamba2`.
+    Zamba2,
+}
+
+/// What a layer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerKind {
+    /// A Mamba mixer.
+    Recurrent,
+    /// Attention in place of the mixer (`mamba2attn`).
+    Attention,
+    /// A Mamba mixer with a shared transformer block in front (Zamba2).
+    Hybrid,
+}
+
+/// The norm in front of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / sqrt(mean(x²) + ε) · weight.
+    Rms,
+    /// (x − mean(x)) / sqrt(var(x) + ε) · weight + bias.
+    Layer,
 }
 
 /// The two kinds of mixer.
@@ -47,12 +96,14 @@ pub enum MixerConfig {
         d_conv: usize,
         /// The rank of the projection that makes Δ.
         dt_rank: usize,
+        /// Falcon-Mamba: the ε of the RMS norms of the low-rank Δ, B and C. `None`: no such norms.
+        select_eps: Option<f32>,
     },
     /// State-space duality, a scalar decay for every head.
     Mamba2 {
         /// Heads.
         heads: usize,
-        /// Channels a head; heads · head_dim is d_inner.
+        /// Channels a head; heads · head_dim is the width of the scan.
         head_dim: usize,
         /// Groups of heads that share B and C.
         groups: usize,
@@ -62,7 +113,73 @@ pub enum MixerConfig {
         d_conv: usize,
         /// Limits of Δ after softplus.
         dt_limits: DtLimits,
+        /// How y meets z.
+        gate: GateKind,
+        /// The width of the gated MLP beside the scan; 0 where there is none.
+        d_mlp: usize,
+        /// Whether the skip D has a value for every element of a head instead of one a head.
+        d_per_element: bool,
     },
+}
+
+/// How the scan's y meets the gate z in a Mamba-2 mixer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateKind {
+    /// norm(y · silu(z)), the norm within each group.
+    Norm,
+    /// norm(y) · silu(z).
+    NormFirst,
+    /// y · silu(z), no norm.
+    Plain,
+}
+
+/// Attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionConfig {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; they divide the query heads.
+    pub kv_heads: usize,
+    /// The width of a head.
+    pub head_dim: usize,
+    /// The scores' factor.
+    pub scale: f32,
+    /// Rotary position embedding, where there is one.
+    pub rope: Option<Rope>,
+    /// Taps of the causal convolution over q, k and v; 0: none.
+    pub d_conv: usize,
+    /// The width of the gated MLP beside the heads; 0: none.
+    pub d_mlp: usize,
+    /// Whether the projection to q, k and v has a bias.
+    pub qkv_bias: bool,
+    /// Whether the projection after the heads has a bias.
+    pub out_bias: bool,
+}
+
+/// Rotary position embedding (arXiv 2104.09864): pair `i` turns by `position · base^(−2i/width)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// θ of the paper.
+    pub base: f32,
+    /// How many elements of a head are rotated, from the first on; even.
+    pub width: usize,
+    /// Whether a pair is two neighbours; else it is element `i` of either half.
+    pub interleaved: bool,
+}
+
+/// Zamba2's transformer blocks, shared by the hybrid layers in turn (arXiv 2411.15242).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedConfig {
+    /// How many there are; hybrid layer `i` uses block `i mod blocks`.
+    pub blocks: usize,
+    /// The rank of the adapters that make each use of a block its own.
+    pub adapter_rank: usize,
+    /// Whether q, k and v have adapters too; the MLP always has one.
+    pub attention_adapters: bool,
+    /// The inner width of the MLP.
+    pub d_intermediate: usize,
+    /// Whether the MLP's projections have a bias.
+    pub mlp_bias: bool,
 }
 
 /// How text becomes tokens.
@@ -91,11 +208,19 @@ impl MixerConfig {
         }
     }
 
-    /// The width of the mixer's inside.
+    /// The width of the scan.
     pub fn d_inner(&self) -> usize {
         match *self {
             MixerConfig::Mamba1 { d_inner, .. } => d_inner,
             MixerConfig::Mamba2 { heads, head_dim, .. } => heads * head_dim,
+        }
+    }
+
+    /// Columns that out_proj reads: the gated MLP's, where there is one, and the scan's.
+    pub fn gated_width(&self) -> usize {
+        match *self {
+            MixerConfig::Mamba1 { d_inner, .. } => d_inner,
+            MixerConfig::Mamba2 { d_mlp, .. } => d_mlp + self.d_inner(),
         }
     }
 
@@ -116,11 +241,13 @@ impl MixerConfig {
         }
     }
 
-    /// Columns of in_proj: x, z in Mamba-1; z, x, B, C, Δ in Mamba-2.
+    /// Columns of in_proj: x, z in Mamba-1; the MLP's gate and value, z, x, B, C, Δ in Mamba-2.
     pub fn projected(&self) -> usize {
         match *self {
             MixerConfig::Mamba1 { d_inner, .. } => 2 * d_inner,
-            MixerConfig::Mamba2 { heads, .. } => self.d_inner() + self.conv_dim() + heads,
+            MixerConfig::Mamba2 { heads, d_mlp, .. } => {
+                2 * d_mlp + self.d_inner() + self.conv_dim() + heads
+            }
         }
     }
 
@@ -134,38 +261,50 @@ impl MixerConfig {
     }
 }
 
-/// The fields that are read; all others are ignored, as Hugging Face's loader does.
-#[derive(Deserialize)]
-struct Raw {
-    model_type: Option<String>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    state_size: Option<usize>,
-    expand: Option<f64>,
-    intermediate_size: Option<usize>,
-    conv_kernel: Option<usize>,
-    use_bias: Option<bool>,
-    use_conv_bias: Option<bool>,
-    hidden_act: Option<String>,
-    layer_norm_epsilon: Option<f64>,
-    tie_word_embeddings: Option<bool>,
-    time_step_rank: Option<Value>,
-    time_step_limit: Option<Vec<Value>>,
-    num_heads: Option<usize>,
-    head_dim: Option<usize>,
-    n_groups: Option<usize>,
-    rms_norm: Option<bool>,
-    eos_token_id: Option<Value>,
-    tokenizer: Option<String>,
-    train_length: Option<usize>,
+impl AttentionConfig {
+    /// Columns of q.
+    pub fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Columns of k, and of v.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Columns of q, k and v together.
+    pub fn qkv_width(&self) -> usize {
+        self.q_width() + 2 * self.kv_width()
+    }
+
+    fn check(&self) -> Checked<()> {
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(format!(
+                "{} key and value heads do not divide {} query heads",
+                self.kv_heads, self.heads
+            ));
+        }
+        match self.rope {
+            Some(Rope { base, .. }) if !(base > 0.0 && base.is_finite()) => {
+                Err(format!("the rotary base is {base}, must be positive"))
+            }
+            Some(Rope { width, .. }) if width > self.head_dim || !width.is_multiple_of(2) => {
+                Err(format!(
+                    "{width} rotated elements do not fit a head of {}, or are odd",
+                    self.head_dim
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-/// No dimension of a real model comes near this; it keeps products of a few of them inside a u64.
-const MAX_DIM: usize = 1 << 20;
+/// What is wrong with a config, until the file's name is added.
+type Checked<T> = std::result::Result<T, String>;
 
 impl Config {
-    /// Reads `config.json`.
+    /// Reads `config.json`: Hugging Face's for `mamba`, `mamba2`, `falcon_mamba` and `zamba2`, or the
+    /// state-spaces repository's own.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Config`], which names the field.
@@ -182,117 +321,57 @@ impl Config {
         Self::from_json(bytes).map_err(|reason| Error::Config { path: path.to_owned(), reason })
     }
 
-    fn from_json(bytes: &[u8]) -> std::result::Result<Self, String> {
+    fn from_json(bytes: &[u8]) -> Checked<Self> {
         let text = std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8: {e}"))?;
-        let raw: Raw =
+        let json: Value =
             serde_json::from_str(&lenient(text)).map_err(|e| format!("not a model config: {e}"))?;
-        let family = raw.model_type.as_deref().ok_or("field model_type is missing")?;
-        let vocab_size = dim("vocab_size", raw.vocab_size)?;
-        let d_model = dim("hidden_size", raw.hidden_size)?;
-        let layers = dim("num_hidden_layers", raw.num_hidden_layers)?;
-        let d_state = dim("state_size", raw.state_size)?;
-        let d_conv = dim("conv_kernel", raw.conv_kernel.or(Some(4)))?;
-        if let Some(act) = raw.hidden_act.as_deref().filter(|a| !matches!(*a, "silu" | "swish")) {
-            return Err(format!("hidden_act is {act:?}, only \"silu\" is supported"));
-        }
-        let expanded = raw.expand.unwrap_or(2.0) * d_model as f64;
-        let d_inner = dim("intermediate_size", raw.intermediate_size.or(Some(expanded as usize)))?;
-        let mixer = match family {
-            "mamba" => {
-                let auto = Some(d_model.div_ceil(16));
-                let dt_rank = match &raw.time_step_rank {
-                    None => auto,
-                    Some(Value::String(s)) if s == "auto" => auto,
-                    Some(v) => v.as_u64().and_then(|v| usize::try_from(v).ok()),
-                };
-                MixerConfig::Mamba1 {
-                    d_inner,
-                    d_state,
-                    d_conv,
-                    dt_rank: dim("time_step_rank", dt_rank)?,
-                }
-            }
-            "mamba2" => {
-                if raw.rms_norm == Some(false) {
-                    return Err("rms_norm is false, only the gated norm is supported".into());
-                }
-                let heads = dim("num_heads", raw.num_heads)?;
-                let head_dim = dim("head_dim", raw.head_dim)?;
-                let groups = dim("n_groups", raw.n_groups.or(Some(1)))?;
-                if heads * head_dim != d_inner {
-                    return Err(format!(
-                        "num_heads · head_dim is {}, but expand · hidden_size is {d_inner}",
-                        heads * head_dim
-                    ));
-                }
-                if !heads.is_multiple_of(groups) {
-                    return Err(format!("n_groups {groups} does not divide num_heads {heads}"));
-                }
-                let dt_limits = dt_limits(raw.time_step_limit.as_deref())?;
-                MixerConfig::Mamba2 { heads, head_dim, groups, d_state, d_conv, dt_limits }
-            }
-            other => {
+        let fields = Fields::of(&json).ok_or("not a model config: no object")?;
+        let mut config = match fields.text("model_type")? {
+            Some("mamba" | "mamba2" | "falcon_mamba") => hugging_face::config(&fields)?,
+            Some("zamba2") => zamba2::config(&fields)?,
+            Some(other) => {
                 return Err(format!(
-                    "model_type {other:?} is not supported; supported are \"mamba\" and \"mamba2\""
+                    "model_type {other:?} is not supported; supported are \"mamba\", \"mamba2\", \
+                     \"falcon_mamba\" and \"zamba2\""
                 ));
             }
+            None if fields.has("d_model") => original::config(&fields)?,
+            None => {
+                return Err("field model_type is missing, and d_model of the state-spaces \
+                            repository's format too"
+                    .into());
+            }
         };
-        let norm_eps = raw.layer_norm_epsilon.unwrap_or(1e-5);
-        if !(norm_eps > 0.0 && norm_eps < 1.0) {
-            return Err(format!("layer_norm_epsilon is {norm_eps}, must be between 0 and 1"));
+        if !(config.norm_eps > 0.0 && config.norm_eps < 1.0) {
+            return Err(format!("the norm's ε is {}, must be between 0 and 1", config.norm_eps));
         }
-        let tokenizer = match raw.tokenizer.as_deref() {
+        config.tokenizer = match fields.text("tokenizer")? {
             None => TokenizerKind::File,
-            Some("bytes") if vocab_size >= 256 => TokenizerKind::Bytes,
+            Some("bytes") if config.vocab_size >= 256 => TokenizerKind::Bytes,
             Some("bytes") => {
-                return Err(format!("tokenizer is \"bytes\" but vocab_size is only {vocab_size}"));
+                let vocab = config.vocab_size;
+                return Err(format!("tokenizer is \"bytes\" but vocab_size is only {vocab}"));
             }
             Some(other) => {
                 return Err(format!("tokenizer is {other:?}, only \"bytes\" has a meaning"));
             }
         };
-        let eos: Vec<u64> = match &raw.eos_token_id {
-            Some(Value::Number(n)) => n.as_u64().into_iter().collect(),
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_u64).collect(),
-            _ => Vec::new(),
-        };
-        Ok(Config {
-            vocab_size,
-            d_model,
-            layers,
-            norm_eps: norm_eps as f32,
-            tied_head: raw.tie_word_embeddings.unwrap_or(true),
-            projection_bias: raw.use_bias.unwrap_or(false),
-            conv_bias: raw.use_conv_bias.unwrap_or(true),
-            mixer,
-            tokenizer,
-            train_len: raw.train_length.filter(|&n| n > 0),
-            eos_tokens: eos.into_iter().filter_map(|e| u32::try_from(e).ok()).collect(),
-        })
-    }
-}
-
-fn dim(field: &str, value: Option<usize>) -> std::result::Result<usize, String> {
-    match value {
-        None => Err(format!("field {field} is missing or not a whole number")),
-        Some(v) if (1..=MAX_DIM).contains(&v) => Ok(v),
-        Some(v) => Err(format!("{field} is {v}, must be between 1 and {MAX_DIM}")),
-    }
-}
-
-/// Numbers, and the ways in which Python writes infinity: `Infinity`, quoted or as an object.
-fn dt_limits(values: Option<&[Value]>) -> std::result::Result<DtLimits, String> {
-    let Some(values) = values else { return Ok(DtLimits::default()) };
-    let number = |v: &Value| match v {
-        Value::Object(o) => o.get("__float__").and_then(Value::as_str).and_then(|s| s.parse().ok()),
-        Value::String(s) => s.parse::<f32>().ok(),
-        v => v.as_f64().map(|v| v as f32),
-    };
-    match values.iter().map(number).collect::<Option<Vec<f32>>>().as_deref() {
-        Some(&[min, max]) if min >= 0.0 && min.is_finite() && max >= min => {
-            Ok(DtLimits { min, max })
+        config.train_len = fields.number("train_length")?.filter(|&n| n > 0);
+        config.eos_tokens = fields.eos_tokens();
+        if let Some(attention) = &config.attention {
+            attention.check()?;
         }
-        _ => Err("time_step_limit must be two numbers, 0 ≤ lower ≤ upper".into()),
+        Ok(config)
+    }
+
+    /// The number of layers with a Mamba mixer: those that a plan counts.
+    pub fn recurrent_layers(&self) -> usize {
+        self.layers.iter().filter(|&&kind| kind != LayerKind::Attention).count()
+    }
+
+    /// The number of layers that keep keys and values.
+    pub fn attention_layers(&self) -> usize {
+        self.layers.iter().filter(|&&kind| kind != LayerKind::Recurrent).count()
     }
 }
 

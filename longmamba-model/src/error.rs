@@ -42,6 +42,18 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+    /// A file of `torch.save` that holds more than tensors in a dictionary. Nothing of it was run.
+    #[error(
+        "{}: the file asks for {found}, which no flat dictionary of tensors needs; nothing was run. \
+         Save the state dict alone, best as safetensors",
+        path.display()
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// The opcode, the `module.name`, or what else is refused.
+        found: String,
+    },
     /// The checkpoint lacks a tensor that the config calls for.
     #[error("{}: tensor {tensor} is missing", path.display())]
     MissingTensor {
@@ -136,6 +148,38 @@ pub enum Error {
         /// Its logit.
         value: f32,
     },
+    /// What can be neither a path nor the id of a model.
+    #[error("{id:?} is neither a file or folder nor a model's id: {reason}")]
+    ModelId {
+        /// What was given.
+        id: String,
+        /// What an id is.
+        reason: &'static str,
+    },
+    /// A model that is neither on disk nor in the local cache.
+    #[error("{model} is not here (looked at {}): {hint}", list(looked))]
+    ModelNotFound {
+        /// What was given.
+        model: String,
+        /// Every path that was tried.
+        looked: Vec<PathBuf>,
+        /// What to do.
+        hint: String,
+    },
+    /// A file of a model cannot be downloaded.
+    #[cfg(feature = "download")]
+    #[error(
+        "{model}: cannot download {file}: {source} (a gated model needs HF_TOKEN; the next call goes on \
+         where this one stopped)"
+    )]
+    Download {
+        /// The model's id.
+        model: String,
+        /// Which file.
+        file: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A text cannot be turned into tokens, or back.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -156,4 +200,9 @@ impl Error {
     pub(crate) fn argument(reason: impl Into<String>) -> Error {
         Error::Argument(reason.into())
     }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    shown.join(" and ")
 }

@@ -33,11 +33,15 @@
 //!
 //! # Features
 //! All are off by default. `cli`: the `longmamba` command. `builtin`: two small trained models and their
-//! plans, 1.4 MB. `tokenizers`: reads `tokenizer.json`.
+//! plans, 1.4 MB. `tokenizers`: reads `tokenizer.json`. `download`: fetches models into the local Hugging
+//! Face cache.
 
+mod attention;
 mod backend;
+mod batch;
 #[cfg(feature = "builtin")]
 pub mod builtin;
+mod cache;
 pub mod calibrate;
 mod checkpoint;
 mod config;
@@ -45,23 +49,36 @@ mod error;
 pub mod eval;
 mod files;
 mod generate;
+pub mod hub;
 mod json;
+mod layer;
+mod load;
 mod mixer;
 mod mmap;
 mod model;
+mod names;
 mod plan_io;
+mod read;
 mod sample;
+mod sequence;
 mod session;
+mod shared;
 mod snapshot;
 mod tokenizer;
+mod torch;
 pub mod verify;
 mod workspace;
 
 pub use backend::{
-    Backend, Columns, Conv, CpuBackend, DeltaSums, Linear, Recurrence, ScanInputs, SsdStageInputs,
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, DeltaSums,
+    KV_PAGE, Linear, Norm, Recurrence, ScanInputs, SsdStageInputs,
 };
+pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};
-pub use config::{Config, MixerConfig, TokenizerKind};
+pub use config::{
+    AttentionConfig, Config, Format, GateKind, LayerKind, MixerConfig, NormKind, Rope,
+    SharedConfig, TokenizerKind,
+};
 pub use error::{Error, Result};
 pub use files::write_whole;
 pub use generate::{Ended, GenerateOptions, Generated, Timing, decode, generate, prefill_file};
@@ -70,6 +87,7 @@ pub use longmamba_cpu::Cpu;
 pub use model::{Model, WeightCount};
 pub use plan_io::{read_plan, write_plan};
 pub use sample::{SampleOptions, Sampler, most_likely};
+pub use sequence::StateMemory;
 pub use session::{Session, SessionOptions};
 pub use tokenizer::{Text, TextStream, Tokenizer};
 

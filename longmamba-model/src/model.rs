@@ -1,22 +1,25 @@
 //! A model: embedding, layers, final norm, head.
 
-use crate::Result;
-use crate::backend::{Backend, Columns, CpuBackend, Linear};
+use crate::attention::Attention;
+use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm};
 use crate::checkpoint::{Checkpoint, LoadOptions};
-use crate::config::Config;
+use crate::config::{Config, LayerKind};
+use crate::layer::{Layer, Mixing, Mlp};
+use crate::load::Loader;
 use crate::mixer::{Mixer, Rates};
+use crate::names::{HEAD, drop_copies, shared_blocks};
+use crate::sequence::Sequence;
 use crate::session::{Session, SessionOptions};
-use crate::workspace::{LayerState, Workspace};
+use crate::shared::{Blocks, SharedCall};
+use crate::workspace::{Segment, Workspace};
+use crate::{Error, Result};
 use longmamba_core::SharedBytes;
 use longmamba_core::policy::Fingerprint;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const EMBEDDING: &str = "backbone.embeddings.weight";
-const HEAD: &str = "lm_head.weight";
-
-/// A Mamba-1 or Mamba-2 language model on one device.
+/// A language model on one device.
 ///
 /// ```no_run
 /// use longmamba_model::{CpuBackend, Model, SessionOptions};
@@ -33,18 +36,11 @@ pub struct Model<B: Backend = CpuBackend> {
     backend: B,
     embedding: B::Matrix,
     layers: Vec<Layer<B>>,
-    final_norm: B::Vector,
+    final_norm: Norm<B>,
     /// d_model → vocabulary; shares the embedding table where the head is tied.
     head: Linear<B>,
     fingerprint: Fingerprint,
     weights: WeightCount,
-}
-
-/// One layer: norm, mixer, residual.
-#[derive(Debug)]
-struct Layer<B: Backend> {
-    norm: B::Vector,
-    mixer: Mixer<B>,
 }
 
 /// How many parameters a model has, and in which types.
@@ -58,26 +54,42 @@ pub struct WeightCount {
     pub bytes: usize,
 }
 
-/// Called with each layer's index and its Δ `[rows, channels]`, chunk by chunk.
+/// One chunk on its way through the layers.
+pub(crate) struct Step<'a, B: Backend> {
+    pub backend: &'a B,
+    /// Tokens of the chunk.
+    pub rows: usize,
+    pub work: &'a mut Workspace<B>,
+    /// Whose rows they are.
+    pub segments: &'a [Segment],
+    pub sequences: &'a mut [Sequence<B>],
+}
+
+/// Called with each recurrent layer's index and its Δ `[rows, channels]`, chunk by chunk.
 pub(crate) type Observer<'a> = &'a mut (dyn FnMut(usize, &[f32]) -> Result<()> + Send);
 
 impl<B: Backend> Model<B> {
-    /// Loads a Hugging Face folder: `config.json` and `model.safetensors`.
+    /// Loads a checkpoint folder: `config.json`, and the weights in any form that
+    /// [`Checkpoint::open_folder`] knows. Or one file of weights, with `config.json` beside it.
+    /// [`hub::find`](crate::hub::find) gives the folder of a model in the Hugging Face cache.
     ///
     /// # Errors
     /// Whatever is wrong with the files, naming file and tensor.
-    pub fn load(folder: &Path, backend: B) -> Result<Arc<Self>> {
-        Self::load_with(folder, backend, LoadOptions::default())
+    pub fn load(path: &Path, backend: B) -> Result<Arc<Self>> {
+        Self::load_with(path, backend, LoadOptions::default())
     }
 
     /// As [`Model::load`], with options.
     ///
     /// # Errors
     /// As [`Model::load`].
-    pub fn load_with(folder: &Path, backend: B, options: LoadOptions) -> Result<Arc<Self>> {
-        let config = Config::read(&folder.join("config.json"))?;
-        let checkpoint = Checkpoint::open_folder(folder, options)?;
-        Self::build(config, checkpoint, folder, backend)
+    pub fn load_with(path: &Path, backend: B, options: LoadOptions) -> Result<Arc<Self>> {
+        if path.is_file() {
+            let config = Config::read(&path.with_file_name("config.json"))?;
+            return Self::build(config, Checkpoint::open(path, options)?, path, backend);
+        }
+        let config = Config::read(&path.join("config.json"))?;
+        Self::build(config, Checkpoint::open_folder(path, options)?, path, backend)
     }
 
     /// Loads a model from bytes: the text of a `config.json` and a safetensors file. `name` stands
@@ -104,13 +116,10 @@ impl<B: Backend> Model<B> {
         path: &Path,
         backend: B,
     ) -> Result<Arc<Self>> {
-        // Some tools write a tied head a second time. It is one weight, and the model the same.
-        if config.tied_head {
-            weights.drop_copy(HEAD, EMBEDDING);
-        }
+        drop_copies(&config, &mut weights);
         let fingerprint = Fingerprint {
             family: config.mixer.family().into(),
-            layers: config.layers,
+            layers: config.recurrent_layers(),
             channels: config.mixer.channels(),
             digest: weights.digest(),
         };
@@ -121,28 +130,24 @@ impl<B: Backend> Model<B> {
             *count.by_dtype.entry(tensor.dtype).or_default() += elements;
             count.bytes += tensor.bytes;
         }
-        let table = [config.vocab_size, config.d_model];
-        let embedding = backend.matrix(weights.take(EMBEDDING, &table)?)?;
+        let (table, format) = ([config.vocab_rows, config.d_model], config.format);
+        let embedding = weights.take(format.embedding(&weights), &table)?;
+        let embedding = backend.matrix(embedding)?;
         let head = match config.tied_head {
             true => embedding.clone(),
             false => backend.matrix(weights.take(HEAD, &table)?)?,
         };
-        let layers = (0..config.layers)
-            .map(|index| {
-                let prefix = format!("backbone.layers.{index}");
-                let norm = weights.take_f32(&format!("{prefix}.norm.weight"), &[config.d_model])?;
-                let mixer = Mixer::load(&config, &mut weights, &prefix, &backend)?;
-                Ok(Layer { norm: backend.vector(norm)?, mixer })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let final_norm = weights.take_f32("backbone.norm_f.weight", &[config.d_model])?;
+        let mut loader = Loader { config: &config, weights: &mut weights, backend: &backend };
+        let layers = layers(&mut loader)?;
+        let final_norm = loader.norm(format.final_norm(), config.d_model)?;
         weights.finish()?;
+        let (inputs, outputs) = (config.d_model, config.vocab_rows);
         Ok(Arc::new(Model {
             path: path.to_owned(),
             embedding,
             layers,
-            final_norm: backend.vector(final_norm)?,
-            head: Linear { weight: head, bias: None, outputs: config.vocab_size },
+            final_norm,
+            head: Linear { weight: head, bias: None, inputs, outputs },
             fingerprint,
             weights: count,
             config,
@@ -184,45 +189,101 @@ impl<B: Backend> Model<B> {
         &self.weights
     }
 
-    /// A of a layer.
+    /// A of a recurrent layer.
     pub(crate) fn rates(&self, layer: usize) -> Result<Rates> {
-        self.layers[layer].mixer.rates(&self.backend)
+        let mixer = self.layers.iter().find_map(|l| match &l.mixing {
+            Mixing::Recurrent(mixer, index) if *index == layer => Some(mixer),
+            _ => None,
+        });
+        let mixer = mixer.ok_or_else(|| Error::argument(format!("there is no layer {layer}")))?;
+        mixer.rates(&self.backend)
     }
 
-    /// One chunk through all layers. `delta_min` is `[layers, channels]`, or empty: no mask.
+    /// The chunk in `work.tokens` through all layers, each of `work.segments` with its sequence.
     pub(crate) fn forward(
         &self,
-        tokens: &[u32],
         work: &mut Workspace<B>,
-        states: &mut [LayerState<B>],
-        delta_min: &[f32],
+        sequences: &mut [Sequence<B>],
         mut observer: Option<Observer<'_>>,
     ) -> Result<()> {
-        let rows = tokens.len();
-        let channels = self.config.mixer.channels();
         let (backend, width) = (&self.backend, self.config.d_model);
-        backend.embedding(&self.embedding, tokens, width, &mut work.hidden)?;
-        for (index, (layer, state)) in self.layers.iter().zip(states).enumerate() {
-            let Workspace { hidden, normed, .. } = work;
-            backend.norm(hidden, 0, rows, &layer.norm, self.config.norm_eps, normed)?;
-            let delta_min = delta_min.chunks_exact(channels).nth(index);
-            layer.mixer.forward(backend, rows, work, state, delta_min)?;
-            if let Some(observe) = observer.as_mut() {
-                let mut delta = vec![0.0; rows * channels];
-                layer.mixer.delta(backend, rows, work, &mut delta)?;
-                observe(index, &delta)?;
-            }
+        let rows = work.tokens.len();
+        let hidden = ColumnsMut::all(&mut work.hidden, width);
+        backend.embedding(&self.embedding, &work.tokens, hidden)?;
+        if self.config.shared.is_some() {
+            // For the shared blocks, which read the embedding beside the residual stream.
+            let (hidden, pair) = (&work.hidden, &mut work.paired);
+            let right = ColumnsMut::all(pair, 2 * width).part(width, width);
+            backend.copy(rows, Columns::all(hidden, width), false, right)?;
         }
-        Ok(())
+        let segments = std::mem::take(&mut work.segments);
+        let mut step = Step { backend, rows, work, segments: &segments, sequences };
+        let mut run = || {
+            for layer in &self.layers {
+                layer.forward(&mut step)?;
+                if let (Some(observe), Mixing::Recurrent(mixer, index)) =
+                    (observer.as_mut(), &layer.mixing)
+                {
+                    let mut delta = vec![0.0; rows * self.config.mixer.channels()];
+                    mixer.delta(backend, rows, step.work, &mut delta)?;
+                    observe(*index, &delta)?;
+                }
+            }
+            Ok(())
+        };
+        let result = run();
+        // Back to where its memory is kept.
+        work.segments = segments;
+        result
     }
 
     /// Logits of rows `first..first + rows` of the chunk in `work`, to `work.logits`. At most
     /// `work.logit_rows` at a time.
     pub(crate) fn logits(&self, first: usize, rows: usize, work: &mut Workspace<B>) -> Result<()> {
         let Workspace { hidden, normed, logits, .. } = work;
-        let (backend, eps) = (&self.backend, self.config.norm_eps);
-        backend.norm(hidden, first, rows, &self.final_norm, eps, normed)?;
-        let u = Columns::all(&*normed, self.config.d_model);
-        backend.project(rows, u, &self.head, false, logits)
+        let (backend, width) = (&self.backend, self.config.d_model);
+        let last = Columns::all(&*hidden, width).skip_rows(first);
+        backend.norm(rows, last, &self.final_norm, ColumnsMut::all(normed, width))?;
+        let (u, out) = (Columns::all(&*normed, width), ColumnsMut::all(logits, self.head.outputs));
+        backend.project(rows, u, &self.head, false, out)
     }
+}
+
+/// All layers, in order.
+fn layers<B: Backend>(loader: &mut Loader<'_, B>) -> Result<Vec<Layer<B>>> {
+    let config = loader.config;
+    let homes = shared_blocks(config, loader.weights);
+    let mut blocks = Blocks::default();
+    let (mut recurrent, mut attention) = (0, 0);
+    let mut all = Vec::with_capacity(config.layers.len());
+    for (index, &kind) in config.layers.iter().enumerate() {
+        let names = config.format.layer(index, kind);
+        let shared = match kind {
+            LayerKind::Hybrid => {
+                let (home, layer) = (&homes[attention], &names.prefix);
+                let call = SharedCall::load(loader, &mut blocks, home, attention, layer)?;
+                attention += 1;
+                Some((call, attention - 1))
+            }
+            LayerKind::Recurrent | LayerKind::Attention => None,
+        };
+        let norm = loader.norm(&names.norm, config.d_model)?;
+        let mixing = match (kind, config.attention) {
+            (LayerKind::Attention, Some(parameters)) => {
+                attention += 1;
+                let layer = Attention::load(loader, parameters, &names.mixer)?;
+                Mixing::Attention(layer, attention - 1)
+            }
+            _ => {
+                recurrent += 1;
+                Mixing::Recurrent(Mixer::load(loader, &names.mixer)?, recurrent - 1)
+            }
+        };
+        let mlp = match config.d_intermediate {
+            Some(inner) => Some(Mlp::load(loader, &names.prefix, inner)?),
+            None => None,
+        };
+        all.push(Layer { shared, norm, mixing, mlp });
+    }
+    Ok(all)
 }

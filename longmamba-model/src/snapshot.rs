@@ -2,14 +2,17 @@
 //!
 //! A safetensors file: `layers.N.conv_history` f32 `[d_conv - 1, conv_dim]`, `layers.N.state` f32
 //! ([`MixerConfig::state_shape`](crate::MixerConfig::state_shape)), `layers.N.delta_sum`,
-//! `layers.N.kept_sum` f64 and `layers.N.kept` i64 `[channels]`, `logits` f32 `[vocab]`, and metadata
-//! that binds it to model and plan.
+//! `layers.N.kept_sum` f64 and `layers.N.kept` i64 `[channels]`, with N counting the recurrent layers;
+//! `attention.N.keys` and `attention.N.values` f32 `[rows, kv_heads, head_dim]`, from the position that
+//! the metadata says, and `attention.N.conv_history`, with N counting the attention layers; `logits`
+//! f32 `[vocab]`; and metadata that binds it to model and plan.
 
-use crate::backend::{Backend, DeltaSums};
+use crate::backend::{Backend, DeltaSums, KV_PAGE};
+use crate::cache::history_len;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::model::Model;
+use crate::sequence::state_lens;
 use crate::session::{Session, SessionOptions};
-use crate::workspace::state_lens;
 use crate::{Error, Result, write_whole};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -20,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const FORMAT: &str = "longmamba-session";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a snapshot says of itself, under the key `session` of the file's metadata.
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -28,18 +31,28 @@ struct Header {
     format: String,
     version: u32,
     model: String,
-    /// A digest of the plan and of how it is read; empty without a plan.
+    /// A digest of the plan, of how it is read, and of the attention window; empty without either.
     plan: String,
     position: usize,
     total: Option<usize>,
+    /// The position of the first row of keys and values.
+    #[serde(default)]
+    attention_first: usize,
 }
 
 impl<B: Backend> Session<B> {
     fn plan_digest(&self) -> Result<String> {
-        let Some(plan) = &self.options.plan else { return Ok(String::new()) };
         let options = &self.options;
+        if options.plan.is_none() && options.attention_window.is_none() {
+            return Ok(String::new());
+        }
         let mut hash = Sha256::new();
-        hash.update(plan.to_bytes());
+        if let Some(plan) = &options.plan {
+            hash.update(plan.to_bytes());
+        }
+        if let Some(window) = options.attention_window {
+            hash.update(format!("window {window} "));
+        }
         hash.update(format!(
             "{:?} {} {}",
             options.lookup, options.threshold_scale, options.filter_decode
@@ -58,13 +71,14 @@ impl<B: Backend> Session<B> {
             version: VERSION,
             model: self.model.fingerprint().to_string(),
             plan: self.plan_digest()?,
-            position: self.position,
-            total: self.total,
+            position: self.sequence.position,
+            total: self.sequence.total,
+            attention_first: self.sequence.caches.first().map_or(0, |c| c.pages().1),
         };
         let (conv, ssm) = state_lens(&config.mixer);
         let channels = config.mixer.channels();
         let mut parts: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-        for (index, layer) in self.states.iter().enumerate() {
+        for (index, layer) in self.sequence.states.iter().enumerate() {
             let history = vec![config.mixer.d_conv() - 1, config.mixer.conv_dim()];
             for (name, shape, len, buffer) in [
                 ("conv_history", history, conv, &layer.conv_history),
@@ -89,8 +103,24 @@ impl<B: Backend> Session<B> {
                 ));
             }
         }
-        let logits = bytemuck::cast_slice(&self.logits).to_vec();
-        parts.push(("logits".into(), Dtype::F32, vec![self.logits.len()], logits));
+        if let Some(attention) = &config.attention {
+            let mut push = |index: usize, name: &str, shape: Vec<usize>, values: &[f32]| {
+                let bytes = bytemuck::cast_slice(values).to_vec();
+                parts.push((format!("attention.{index}.{name}"), Dtype::F32, shape, bytes));
+            };
+            let (heads, head_dim) = (attention.kv_heads, attention.head_dim);
+            let mut history = vec![0.0; history_len(attention)];
+            for (index, cache) in self.sequence.caches.iter().enumerate() {
+                let (_, keys, values) = cache.read(self.model.backend())?;
+                let shape = vec![keys.len() / cache.width(), heads, head_dim];
+                push(index, "keys", shape.clone(), &keys);
+                push(index, "values", shape, &values);
+                self.model.backend().read(&cache.conv_history, 0, &mut history)?;
+                push(index, "conv_history", vec![history.len()], &history);
+            }
+        }
+        let logits = bytemuck::cast_slice(&self.sequence.logits).to_vec();
+        parts.push(("logits".into(), Dtype::F32, vec![self.sequence.logits.len()], logits));
 
         let malformed =
             |e: &dyn std::fmt::Display| Error::malformed(path, format!("cannot be written: {e}"));
@@ -147,7 +177,7 @@ impl<B: Backend> Session<B> {
             ));
         }
         let mixer = &model.config().mixer;
-        for (index, layer) in session.states.iter_mut().enumerate() {
+        for (index, layer) in session.sequence.states.iter_mut().enumerate() {
             let name = |part: &str| format!("layers.{index}.{part}");
             let history = [mixer.d_conv() - 1, mixer.conv_dim()];
             let values = file.take_f32(&name("conv_history"), &history)?;
@@ -169,11 +199,28 @@ impl<B: Backend> Session<B> {
                 ));
             }
         }
-        let logits = file.take_f32("logits", &[session.logits.len()])?;
-        session.logits.copy_from_slice(&logits);
+        let first = header.attention_first;
+        let rows = header.position.checked_sub(first).filter(|_| first.is_multiple_of(KV_PAGE));
+        let rows = rows.ok_or_else(|| {
+            Error::malformed(path, format!("keys and values from position {first} do not fit"))
+        })?;
+        if let Some(attention) = &model.config().attention {
+            let shape = [rows, attention.kv_heads, attention.head_dim];
+            for (index, cache) in session.sequence.caches.iter_mut().enumerate() {
+                let keys = file.take_f32(&format!("attention.{index}.keys"), &shape)?;
+                let values = file.take_f32(&format!("attention.{index}.values"), &shape)?;
+                cache.write(model.backend(), first, &keys, &values)?;
+                let name = format!("attention.{index}.conv_history");
+                let history = file.take_f32(&name, &[history_len(attention)])?;
+                model.backend().write(&history, &mut cache.conv_history)?;
+            }
+        }
+        let logits = file.take_f32("logits", &[session.sequence.logits.len()])?;
+        session.sequence.logits.copy_from_slice(&logits);
         file.finish()?;
-        (session.position, session.total) = (header.position, header.total);
-        session.resume_thresholds()?;
+        (session.sequence.position, session.sequence.total) = (header.position, header.total);
+        let Session { sequence, model, options, .. } = &mut session;
+        sequence.resume_thresholds(model, options)?;
         Ok(session)
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::backend::Backend;
 use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::config::Config;
 use crate::model::Model;
 use crate::sample::most_likely;
 use crate::session::{Session, SessionOptions};
@@ -100,7 +101,7 @@ pub fn verify<B: Backend>(
     let mut cases = Vec::new();
     let total = names.len() * ways.len();
     for name in names {
-        let case = Case::read(&mut file, name, model.config().vocab_size, golden)?;
+        let case = Case::read(&mut file, name, model.config(), golden)?;
         for &chunk in &ways {
             cases.push(case.run(model, chunk, tolerance)?);
             progress(cases.len(), total);
@@ -114,13 +115,13 @@ struct Case {
     name: String,
     /// `[batch][len]`
     tokens: Vec<Vec<u32>>,
-    /// `[batch, len, vocab]`
+    /// `[batch, len, stride]`; those past the vocabulary mean nothing.
     logits: Tensor,
-    vocab: usize,
+    stride: usize,
 }
 
 impl Case {
-    fn read(file: &mut Checkpoint, name: String, vocab: usize, path: &Path) -> Result<Self> {
+    fn read(file: &mut Checkpoint, name: String, config: &Config, path: &Path) -> Result<Self> {
         let ids = format!("{name}.input_ids");
         let shape = file.shape(&ids)?.to_vec();
         let [batch, len] = shape[..] else {
@@ -130,7 +131,7 @@ impl Case {
             ));
         };
         let all = tokens(file, &ids, path)?;
-        let logits = file.take(&format!("{name}.logits"), &[batch, len, vocab])?;
+        let logits = file.take(&format!("{name}.logits"), &[batch, len, config.vocab_rows])?;
         if logits.dtype() != DType::F32 {
             let (tensor, actual) = (format!("{name}.logits"), logits.dtype().to_string());
             return Err(Error::TensorDType {
@@ -141,7 +142,7 @@ impl Case {
             });
         }
         let tokens = all.chunks(len.max(1)).map(<[u32]>::to_vec).collect();
-        Ok(Case { name, tokens, logits, vocab })
+        Ok(Case { name, tokens, logits, stride: config.vocab_rows })
     }
 
     fn run<B: Backend>(
@@ -154,19 +155,19 @@ impl Case {
         let mut report = CaseReport {
             name: self.name.clone(),
             chunk,
-            logits: expected.len(),
+            logits: 0,
             worst_error: 0.0,
             worst_ratio: 0.0,
             passed: true,
         };
         for (tokens, expected) in
-            self.tokens.iter().zip(expected.chunks(self.tokens[0].len() * self.vocab))
+            self.tokens.iter().zip(expected.chunks(self.tokens[0].len() * self.stride))
         {
             // The session's own chunks follow the caller's, so that 1000 really is one piece.
             let chunk_len = chunk.unwrap_or(tokens.len()).clamp(1, 1 << 16);
             let mut session = model.session(SessionOptions { chunk_len, ..Default::default() })?;
             session.prefill_of(tokens.len())?;
-            let mut rows = expected.chunks_exact(self.vocab);
+            let mut rows = expected.chunks_exact(self.stride);
             for piece in tokens.chunks(chunk_len) {
                 session.prefill_scored(piece, 0..piece.len(), |_, logits| {
                     if let Some(expected) = rows.next() {
@@ -182,6 +183,7 @@ impl Case {
 
 impl CaseReport {
     fn compare(&mut self, actual: &[f32], expected: &[f32], tolerance: Tolerance) {
+        self.logits += actual.len();
         for (&a, &e) in actual.iter().zip(expected) {
             let error = (a - e).abs();
             let ratio = error / (tolerance.absolute + tolerance.relative * e.abs());

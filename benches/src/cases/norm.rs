@@ -4,7 +4,7 @@ use super::CHUNK;
 use crate::data::{assert_close, uniform, view, view_mut};
 use crate::{Case, Rate, Work};
 use longmamba_core::{AlignedVec, oracle};
-use longmamba_cpu::Cpu;
+use longmamba_cpu::{Activation, Cpu};
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -109,7 +109,7 @@ impl Case for Norm {
         match self.kind {
             Kind::Rms => cpu.rms_norm(y, &self.weight, 1e-5, out),
             Kind::Gated => cpu.gated_rms_norm(y, z, &self.weight, width, 1e-5, out),
-            Kind::Gate => cpu.gate(y, z, out),
+            Kind::Gate => cpu.gate(y, z, Activation::Silu, out),
             Kind::Add => cpu.add(y, out),
         }
         .expect("shapes agree");

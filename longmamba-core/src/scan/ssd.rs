@@ -12,7 +12,7 @@ use std::ops::Deref;
 /// ```text
 /// Δ[t,k]     = clamp(softplus(dt_raw[t,k] + dt_bias[k]), dt_limits), 0 where Δ ≤ delta_min[k]
 /// h[t,k,p,n] = exp(Δ[t,k]·A[k])·h[t-1,k,p,n] + Δ[t,k]·B[t,g,n]·x[t,k,p]
-/// y[t,k,p]   = Σ_n C[t,g,n]·h[t,k,p,n] + D[k]·x[t,k,p]
+/// y[t,k,p]   = Σ_n C[t,g,n]·h[t,k,p,n] + D[k]·x[t,k,p], or D[k,p]
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SsdInputs<'a> {
@@ -26,7 +26,7 @@ pub struct SsdInputs<'a> {
     pub b: View<'a, f32, 4>,
     /// `[batch, len, groups, d_state]`; rows contiguous.
     pub c: View<'a, f32, 4>,
-    /// The skip, `[heads]`. `None`: 0.
+    /// The skip, `[heads]`, or `[heads · head_dim]`: a value for each element. `None`: 0.
     pub d: Option<&'a [f32]>,
     /// `[heads]`. `None`: 0.
     pub dt_bias: Option<&'a [f32]>,
@@ -62,7 +62,9 @@ impl<'a> Ssd<'a> {
         expect("A", [inputs.a.len()], [heads])?;
         expect_rows("B", &inputs.b, [batch, len, groups, d_state])?;
         expect_rows("C", &inputs.c, [batch, len, groups, d_state])?;
-        expect_len("D", inputs.d, heads)?;
+        if inputs.d.is_none_or(|d| d.len() != heads * head_dim) {
+            expect_len("D", inputs.d, heads)?;
+        }
         expect_len("dt_bias", inputs.dt_bias, heads)?;
         expect_len("delta_min", inputs.delta_min, heads)?;
         inputs.dt_limits.check()?;

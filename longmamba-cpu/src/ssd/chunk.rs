@@ -250,12 +250,12 @@ impl Scan<'_> {
         let right = Right { data: states, depth_stride: width };
         let rows = Layout::contiguous([n, width]);
         multiply(isa, c, right, d_state, &mut block(work.y, rows), false);
-        let d = isa.splat(self.args.d.map_or(0.0, |d| d[head]));
+        let d = self.skip(isa, head);
         for (t, y) in work.y.chunks_exact_mut(width.max(1)).take(n).enumerate() {
             let since_start = isa.splat(decay.since_start[t]);
             let x = x(t);
             for p in (0..width).step_by(I::LANES) {
-                let skip = isa.mul(d, isa.load_at(x, p));
+                let skip = isa.mul(d.at(isa, p), isa.load_at(x, p));
                 isa.store(isa.fma(since_start, isa.load(&y[p..]), skip), &mut y[p..]);
             }
         }

@@ -46,13 +46,13 @@ impl Scan<'_> {
         let (sequence, head) = (self.sequence + b, self.head + k);
         let group = self.group(head);
         let x = &self.args.x.row([sequence, t, head, p])[..width];
-        let d = isa.splat(self.args.d.map_or(0.0, |d| d[head]));
+        let d = self.skip(isa, head);
         let mut update = [isa.zero(); VECTORS];
         let mut y = [isa.zero(); VECTORS];
         for v in 0..VECTORS {
             let x = isa.load_at(x, v * I::LANES);
             update[v] = isa.mul(delta, x);
-            y[v] = isa.mul(d, x);
+            y[v] = isa.mul(d.at(isa, p + v * I::LANES), x);
         }
         let inputs = self.args.b.row([sequence, t, group, 0]);
         let outputs = self.args.c.row([sequence, t, group, 0]);

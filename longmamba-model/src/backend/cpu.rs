@@ -1,10 +1,14 @@
-use super::{Backend, Columns, Conv, DeltaSums, Linear, Recurrence, ScanInputs, SsdStageInputs};
+use super::{
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
+    Recurrence, ScanInputs, SsdStageInputs,
+};
+use crate::config::Rope;
 use crate::{Error, Result};
 use longmamba_core::{
     AlignedVec, ChannelStats, Layout, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
     SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{Accumulate, Cpu, Scratch};
+use longmamba_cpu::{Accumulate, AttentionArgs, Cpu, KV_PAGE, KvPage, Rotation, Scratch};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
 
@@ -78,6 +82,34 @@ impl Columns<'_, Buffer> {
     }
 }
 
+impl ColumnsMut<'_, Buffer> {
+    fn view<const R: usize>(
+        &mut self,
+        shape: [usize; R],
+        strides: [usize; R],
+    ) -> Result<ViewMut<'_, f32, R>> {
+        let first = self.first.min(self.buffer.len());
+        let layout = Layout::strided(shape, strides)?;
+        Ok(ViewMut::with_layout(&mut self.buffer[first..], layout)?)
+    }
+
+    /// `[rows, width]`.
+    fn rows(&mut self, rows: usize) -> Result<ViewMut<'_, f32, 2>> {
+        self.view([rows, self.width], [self.stride, 1])
+    }
+
+    /// `[1, rows, width]`.
+    fn sequence(&mut self, rows: usize) -> Result<ViewMut<'_, f32, 3>> {
+        self.view([1, rows, self.width], [rows * self.stride, self.stride, 1])
+    }
+
+    /// `[1, rows, parts, width / parts]`.
+    fn parts(&mut self, rows: usize, parts: usize) -> Result<ViewMut<'_, f32, 4>> {
+        let part = self.width / parts;
+        self.view([1, rows, parts, part], [rows * self.stride, self.stride, part, 1])
+    }
+}
+
 /// The first elements of a buffer, in row-major order.
 fn start<const R: usize>(buffer: &mut Buffer, shape: [usize; R]) -> Result<ViewMut<'_, f32, R>> {
     Ok(ViewMut::with_layout(buffer, Layout::contiguous(shape)?)?)
@@ -92,6 +124,7 @@ impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Matrix = Tensor;
     type Vector = Arc<AlignedVec<f32>>;
+    type Page = KvPage;
     type Scratch = Scratch;
 
     fn matrix(&self, weight: Tensor) -> Result<Tensor> {
@@ -131,25 +164,36 @@ impl Backend for CpuBackend {
         &self,
         table: &Tensor,
         tokens: &[u32],
-        width: usize,
-        out: &mut Buffer,
+        mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let out = start(out, [tokens.len(), width])?;
-        Ok(self.cpu.gather_rows(table.any_view()?, tokens, out)?)
+        Ok(self.cpu.gather_rows(table.any_view()?, tokens, out.rows(tokens.len())?)?)
+    }
+
+    fn copy(
+        &self,
+        rows: usize,
+        x: Columns<'_, Buffer>,
+        accumulate: bool,
+        mut out: ColumnsMut<'_, Buffer>,
+    ) -> Result<()> {
+        match accumulate {
+            true => Ok(self.cpu.add(x.rows(rows)?, out.rows(rows)?)?),
+            false => Ok(self.cpu.copy(x.rows(rows)?, out.rows(rows)?)?),
+        }
     }
 
     fn norm(
         &self,
-        x: &Buffer,
-        first: usize,
         rows: usize,
-        weight: &Self::Vector,
-        eps: f32,
-        out: &mut Buffer,
+        x: Columns<'_, Buffer>,
+        norm: &Norm<Self>,
+        mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let width = weight.len();
-        let x = View::new(&x[first * width..(first + rows) * width], [rows, width])?;
-        Ok(self.cpu.rms_norm(x, weight, eps, start(out, [rows, width])?)?)
+        let (x, out) = (x.rows(rows)?, out.rows(rows)?);
+        match &norm.bias {
+            None => Ok(self.cpu.rms_norm(x, &norm.weight, norm.eps, out)?),
+            Some(bias) => Ok(self.cpu.layer_norm(x, &norm.weight, bias, norm.eps, out)?),
+        }
     }
 
     fn project(
@@ -158,9 +202,9 @@ impl Backend for CpuBackend {
         x: Columns<'_, Buffer>,
         linear: &Linear<Self>,
         accumulate: bool,
-        out: &mut Buffer,
+        mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let mut out = start(out, [rows, linear.outputs])?;
+        let mut out = out.rows(rows)?;
         let mut accumulate = accumulate;
         if let Some(bias) = &linear.bias {
             for r in 0..rows {
@@ -183,14 +227,17 @@ impl Backend for CpuBackend {
         x: Columns<'_, Buffer>,
         conv: &Conv<Self>,
         history: &mut Buffer,
-        out: &mut Buffer,
+        mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
         let Conv { channels, width, .. } = *conv;
         let weight = View::new(&conv.weight, [width, channels])?.permute([1, 0])?;
         let bias = conv.bias.as_ref().map(|b| &b[..]);
         let history = start(history, [1, width - 1, channels])?;
-        let out = start(out, [1, rows, channels])?;
-        Ok(self.cpu.causal_conv1d(x.sequence(rows)?, weight, bias, history, out, None)?)
+        let (x, out) = (x.sequence(rows)?, out.sequence(rows)?);
+        match conv.silu {
+            true => Ok(self.cpu.causal_conv1d(x, weight, bias, history, out, None)?),
+            false => Ok(self.cpu.causal_conv1d_linear(x, weight, bias, history, out, None)?),
+        }
     }
 
     fn selective_scan(
@@ -201,7 +248,7 @@ impl Backend for CpuBackend {
         delta_min: Option<&[f32]>,
         state: &mut Buffer,
         sums: &mut DeltaSums,
-        y: &mut Buffer,
+        mut y: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
         let (d_inner, d_state) = (inputs.x.width, inputs.b.width);
         let args = SelectiveScan::new(SelectiveScanInputs {
@@ -218,7 +265,7 @@ impl Backend for CpuBackend {
             lengths: None,
         })?;
         let out = SelectiveScanOut {
-            y: start(y, [1, rows, d_inner])?,
+            y: y.sequence(rows)?,
             state: start(state, [1, d_state, d_inner])?.permute([0, 2, 1])?,
             stats: stats(sums),
         };
@@ -234,7 +281,7 @@ impl Backend for CpuBackend {
         delta_min: Option<&[f32]>,
         state: &mut Buffer,
         sums: &mut DeltaSums,
-        y: &mut Buffer,
+        mut y: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
         let SsdStageInputs { x, heads, groups, .. } = inputs;
         let (head_dim, d_state) = (x.width / heads, inputs.b.width / groups);
@@ -251,7 +298,7 @@ impl Backend for CpuBackend {
             lengths: None,
         })?;
         let out = SsdOut {
-            y: start(y, [1, rows, heads, head_dim])?,
+            y: y.parts(rows, heads)?,
             state: start(state, [1, heads, d_state, head_dim])?.permute([0, 1, 3, 2])?,
             stats: stats(sums),
         };
@@ -261,17 +308,86 @@ impl Backend for CpuBackend {
     fn gated_norm(
         &self,
         rows: usize,
-        y: &Buffer,
+        y: Columns<'_, Buffer>,
         z: Columns<'_, Buffer>,
-        weight: &Self::Vector,
+        norm: &Norm<Self>,
         group: usize,
-        eps: f32,
-        out: &mut Buffer,
+        mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let width = weight.len();
-        let y = View::new(&y[..rows * width], [rows, width])?;
-        let out = start(out, [rows, width])?;
-        Ok(self.cpu.gated_rms_norm(y, z.rows(rows)?, weight, group, eps, out)?)
+        let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
+        Ok(self.cpu.gated_rms_norm(y, z, &norm.weight, group, norm.eps, out)?)
+    }
+
+    fn gate(
+        &self,
+        rows: usize,
+        y: Columns<'_, Buffer>,
+        z: Columns<'_, Buffer>,
+        activation: Activation,
+        mut out: ColumnsMut<'_, Buffer>,
+    ) -> Result<()> {
+        Ok(self.cpu.gate(y.rows(rows)?, z.rows(rows)?, activation, out.rows(rows)?)?)
+    }
+
+    fn rope(
+        &self,
+        rows: usize,
+        mut x: ColumnsMut<'_, Buffer>,
+        head_dim: usize,
+        rope: Rope,
+        position: usize,
+    ) -> Result<()> {
+        let Rope { base, width, interleaved } = rope;
+        let rotation = Rotation { head_dim, width, base, interleaved, position };
+        Ok(self.cpu.rope(x.rows(rows)?, rotation)?)
+    }
+
+    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<KvPage> {
+        Ok(KvPage::new(kv_heads, head_dim))
+    }
+
+    fn fill_page(
+        &self,
+        rows: usize,
+        keys: Columns<'_, Buffer>,
+        values: Columns<'_, Buffer>,
+        page: &mut KvPage,
+        first: usize,
+    ) -> Result<()> {
+        Ok(page.fill(first, keys.rows(rows)?, values.rows(rows)?)?)
+    }
+
+    fn read_page(&self, page: &KvPage, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let width = page.width().max(1);
+        let rows = keys.chunks_exact_mut(width).zip(values.chunks_exact_mut(width));
+        for (row, (keys, values)) in rows.take(KV_PAGE).enumerate() {
+            page.read(row, keys, values);
+        }
+        Ok(())
+    }
+
+    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut KvPage) -> Result<()> {
+        let shape = [KV_PAGE, page.width()];
+        Ok(page.fill(0, View::new(keys, shape)?, View::new(values, shape)?)?)
+    }
+
+    fn attention(
+        &self,
+        scratch: &mut Scratch,
+        rows: usize,
+        inputs: AttentionInputs<'_, Self>,
+        mut out: ColumnsMut<'_, Buffer>,
+    ) -> Result<()> {
+        let args = AttentionArgs {
+            q: inputs.q.rows(rows)?,
+            heads: inputs.heads,
+            pages: inputs.pages,
+            first: inputs.first,
+            position: inputs.position,
+            window: inputs.window,
+            scale: inputs.scale,
+        };
+        Ok(self.cpu.attention(&args, out.rows(rows)?, scratch)?)
     }
 
     fn delta(

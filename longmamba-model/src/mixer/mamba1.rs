@@ -1,8 +1,10 @@
-use super::{Loader, Rates, transposed};
+use super::Rates;
 use crate::Result;
-use crate::backend::{Backend, Columns, Conv, Linear, Recurrence, ScanInputs};
+use crate::backend::{Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, ScanInputs};
 use crate::config::MixerConfig;
-use crate::workspace::{LayerState, Workspace};
+use crate::load::{Loader, transposed};
+use crate::model::Step;
+use crate::workspace::Workspace;
 use longmamba_core::DtLimits;
 
 /// Mamba-1 (arXiv 2312.00752): in_proj → conv → select → scan and gate → out_proj.
@@ -16,6 +18,8 @@ pub(crate) struct Mamba1<B: Backend> {
     conv: Conv<B>,
     /// d_inner → low-rank Δ, B, C.
     x_proj: Linear<B>,
+    /// Falcon-Mamba: of the low-rank Δ, and of B and C.
+    select_norms: Option<[Norm<B>; 2]>,
     /// dt_rank → Δ. Its bias is added in the scan.
     dt_proj: Linear<B>,
     recurrence: Recurrence<B>,
@@ -23,60 +27,96 @@ pub(crate) struct Mamba1<B: Backend> {
 }
 
 impl<B: Backend> Mamba1<B> {
-    pub(super) fn load(loader: &mut Loader<'_, B>) -> Result<Self> {
+    pub(super) fn load(loader: &mut Loader<'_, B>, name: &str) -> Result<Self> {
         let config = loader.config;
-        let MixerConfig::Mamba1 { d_inner, d_state, dt_rank, .. } = config.mixer else {
+        let MixerConfig::Mamba1 { d_inner, d_state, dt_rank, d_conv, select_eps } = config.mixer
+        else {
             unreachable!("the caller matched on the family")
         };
         let (d_model, bias) = (config.d_model, config.projection_bias);
-        let a = loader.decay_rates(&[d_inner, d_state])?;
+        let part = |part: &str| format!("{name}.{part}");
+        let a = loader.decay_rates(name, &[d_inner, d_state])?;
         let a = transposed(&a, d_inner, d_state);
+        let select_norms = match select_eps {
+            None => None,
+            Some(eps) => Some([loader.plain_norm(dt_rank, eps)?, loader.plain_norm(d_state, eps)?]),
+        };
         Ok(Mamba1 {
             d_inner,
             d_state,
             dt_rank,
-            in_proj: loader.linear("in_proj", 2 * d_inner, d_model, bias)?,
-            conv: loader.conv()?,
-            x_proj: loader.linear("x_proj", dt_rank + 2 * d_state, d_inner, false)?,
-            dt_proj: loader.linear("dt_proj", d_inner, dt_rank, false)?,
-            recurrence: loader.recurrence(a, "dt_proj.bias", DtLimits::default())?,
-            out_proj: loader.linear("out_proj", d_model, d_inner, bias)?,
+            in_proj: loader.linear(&part("in_proj"), 2 * d_inner, d_model, bias)?,
+            conv: loader.conv(&part("conv1d"), d_inner, d_conv, config.conv_bias, true)?,
+            x_proj: loader.linear(&part("x_proj"), dt_rank + 2 * d_state, d_inner, false)?,
+            select_norms,
+            dt_proj: loader.linear(&part("dt_proj"), d_inner, dt_rank, false)?,
+            recurrence: Recurrence {
+                a: loader.backend.vector(a)?,
+                d: loader.vector(&part("D"), &[d_inner])?,
+                dt_bias: loader.vector(&part("dt_proj.bias"), &[d_inner])?,
+                dt_limits: DtLimits::default(),
+            },
+            out_proj: loader.linear(&part("out_proj"), d_model, d_inner, bias)?,
         })
     }
 
-    pub(super) fn forward(
-        &self,
-        backend: &B,
-        rows: usize,
-        work: &mut Workspace<B>,
-        state: &mut LayerState<B>,
-        delta_min: Option<&[f32]>,
-    ) -> Result<()> {
+    pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
         let Self { d_inner, d_state, dt_rank, .. } = *self;
-        let Workspace { hidden, normed, projected, conv, select, dt_raw, y, .. } = work;
+        let Step { backend, rows, work, segments, sequences } = step;
+        let (backend, rows) = (*backend, *rows);
+        let Workspace { hidden, normed, projected, conv, select, selected, dt_raw, y, .. } =
+            &mut **work;
 
-        let u = Columns::all(&*normed, self.out_proj.outputs);
-        backend.project(rows, u, &self.in_proj, false, projected)?;
+        let u = Columns::all(&*normed, self.in_proj.inputs);
+        let xz = ColumnsMut::all(projected, 2 * d_inner);
+        backend.project(rows, u, &self.in_proj, false, xz)?;
         let xz = Columns::all(&*projected, 2 * d_inner);
 
-        backend.conv1d(rows, xz.part(0, d_inner), &self.conv, &mut state.conv_history, conv)?;
+        for s in *segments {
+            let (state, _) = sequences[s.sequence].recurrent(index);
+            let x = xz.part(0, d_inner).skip_rows(s.first);
+            let out = ColumnsMut::all(conv, d_inner).skip_rows(s.first);
+            backend.conv1d(s.rows, x, &self.conv, &mut state.conv_history, out)?;
+        }
         let x = Columns::all(&*conv, d_inner);
 
-        backend.project(rows, x, &self.x_proj, false, select)?;
-        let selected = Columns::all(&*select, dt_rank + 2 * d_state);
-        backend.project(rows, selected.part(0, dt_rank), &self.dt_proj, false, dt_raw)?;
+        let width = dt_rank + 2 * d_state;
+        backend.project(rows, x, &self.x_proj, false, ColumnsMut::all(select, width))?;
+        let mut chosen = Columns::all(&*select, width);
+        if let Some([of_delta, of_state]) = &self.select_norms {
+            for (first, norm) in [(0, of_delta), (dt_rank, of_state), (dt_rank + d_state, of_state)]
+            {
+                let out = ColumnsMut::all(selected, width).part(first, norm.width);
+                backend.norm(rows, chosen.part(first, norm.width), norm, out)?;
+            }
+            chosen = Columns::all(&*selected, width);
+        }
+        let raw = ColumnsMut::all(dt_raw, d_inner);
+        backend.project(rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)?;
 
         let inputs = ScanInputs {
             x,
             dt_raw: Columns::all(&*dt_raw, d_inner),
-            b: selected.part(dt_rank, d_state),
-            c: selected.part(dt_rank + d_state, d_state),
+            b: chosen.part(dt_rank, d_state),
+            c: chosen.part(dt_rank + d_state, d_state),
             z: xz.part(d_inner, d_inner),
         };
-        let LayerState { ssm, sums, .. } = state;
-        backend.selective_scan(rows, inputs, &self.recurrence, delta_min, ssm, sums, y)?;
+        for s in *segments {
+            let (state, delta_min) = sequences[s.sequence].recurrent(index);
+            backend.selective_scan(
+                s.rows,
+                inputs.skip_rows(s.first),
+                &self.recurrence,
+                delta_min,
+                &mut state.ssm,
+                &mut state.sums,
+                ColumnsMut::all(y, d_inner).skip_rows(s.first),
+            )?;
+        }
 
-        backend.project(rows, Columns::all(&*y, d_inner), &self.out_proj, true, hidden)
+        let y = Columns::all(&*y, d_inner);
+        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
+        backend.project(rows, y, &self.out_proj, true, residual)
     }
 
     pub(super) fn rates(&self, backend: &B) -> Result<Rates> {

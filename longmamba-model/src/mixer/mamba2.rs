@@ -1,87 +1,193 @@
-use super::{Loader, Rates};
+use super::Rates;
 use crate::Result;
-use crate::backend::{Backend, Columns, Conv, Linear, Recurrence, SsdStageInputs};
-use crate::config::MixerConfig;
-use crate::workspace::{LayerState, Workspace};
+use crate::backend::{
+    Activation, Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, SsdStageInputs,
+};
+use crate::config::{Format, GateKind, MixerConfig};
+use crate::load::Loader;
+use crate::model::Step;
+use crate::workspace::Workspace;
+use longmamba_core::AlignedVec;
 
-/// Mamba-2 (arXiv 2405.21060): in_proj → conv → scan → gate and norm → out_proj.
+/// Mamba-2 (arXiv 2405.21060): in_proj → conv → scan → gate and norm → out_proj. Where the scan is
+/// narrower than the mixer, a gated MLP goes beside it.
 #[derive(Debug)]
 pub(crate) struct Mamba2<B: Backend> {
     heads: usize,
     groups: usize,
     d_state: usize,
+    /// The width of the scan.
     d_inner: usize,
-    norm_eps: f32,
-    /// d_model → z, x, B, C, Δ.
+    /// The width of the MLP; usually 0.
+    d_mlp: usize,
+    /// d_model → the MLP's gate and value, z, x, B, C, Δ.
     in_proj: Linear<B>,
     conv: Conv<B>,
     recurrence: Recurrence<B>,
-    /// Weight of the gated norm, `[d_inner]`.
-    norm: B::Vector,
+    gate: Gate<B>,
+    /// The MLP's and the scan's columns → d_model.
     out_proj: Linear<B>,
 }
 
+/// How y meets z.
+#[derive(Debug)]
+enum Gate<B: Backend> {
+    /// norm(y · silu(z)).
+    Norm(Norm<B>),
+    /// norm(y) · silu(z), one norm a group.
+    NormFirst(Vec<Norm<B>>),
+    /// y · silu(z).
+    Plain,
+}
+
+impl<B: Backend> Gate<B> {
+    fn load(
+        loader: &mut Loader<'_, B>,
+        name: &str,
+        kind: GateKind,
+        width: usize,
+        groups: usize,
+    ) -> Result<Self> {
+        // In Zamba2 this norm does not follow the config.
+        let eps = match loader.config.format {
+            Format::Zamba2 => 1e-5,
+            Format::HuggingFace | Format::Original => loader.config.norm_eps,
+        };
+        Ok(match kind {
+            GateKind::Plain => Gate::Plain,
+            GateKind::Norm => {
+                let weight = loader.vector(&format!("{name}.weight"), &[width])?;
+                Gate::Norm(Norm { weight, bias: None, width, eps })
+            }
+            GateKind::NormFirst => {
+                let weight = loader.values(&format!("{name}.weight"), &[width])?;
+                let group = width / groups;
+                let norms = weight.chunks_exact(group).map(|weight| {
+                    let weight = loader.backend.vector(AlignedVec::from_slice(weight))?;
+                    Ok(Norm { weight, bias: None, width: group, eps })
+                });
+                Gate::NormFirst(norms.collect::<Result<_>>()?)
+            }
+        })
+    }
+}
+
 impl<B: Backend> Mamba2<B> {
-    pub(super) fn load(loader: &mut Loader<'_, B>) -> Result<Self> {
+    pub(super) fn load(loader: &mut Loader<'_, B>, name: &str) -> Result<Self> {
         let config = loader.config;
-        let MixerConfig::Mamba2 { heads, groups, d_state, dt_limits, .. } = config.mixer else {
+        let MixerConfig::Mamba2 {
+            heads,
+            head_dim,
+            groups,
+            d_state,
+            d_conv,
+            dt_limits,
+            gate,
+            d_mlp,
+            d_per_element,
+        } = config.mixer
+        else {
             unreachable!("the caller matched on the family")
         };
-        let (d_model, bias, d_inner) =
-            (config.d_model, config.projection_bias, config.mixer.d_inner());
-        let a = loader.decay_rates(&[heads])?;
+        let (d_model, bias, d_inner) = (config.d_model, config.projection_bias, heads * head_dim);
+        let (projected, conv_dim) = (config.mixer.projected(), config.mixer.conv_dim());
+        let part = |part: &str| format!("{name}.{part}");
+        let a = loader.decay_rates(name, &[heads])?;
+        let skip = if d_per_element { d_inner } else { heads };
         Ok(Mamba2 {
             heads,
             groups,
             d_state,
             d_inner,
-            norm_eps: config.norm_eps,
-            in_proj: loader.linear("in_proj", config.mixer.projected(), d_model, bias)?,
-            conv: loader.conv()?,
-            recurrence: loader.recurrence(a, "dt_bias", dt_limits)?,
-            norm: loader.vector("norm.weight", &[d_inner])?,
-            out_proj: loader.linear("out_proj", d_model, d_inner, bias)?,
+            d_mlp,
+            in_proj: loader.linear(&part("in_proj"), projected, d_model, bias)?,
+            conv: loader.conv(&part("conv1d"), conv_dim, d_conv, config.conv_bias, true)?,
+            recurrence: Recurrence {
+                a: loader.backend.vector(a)?,
+                d: loader.vector(&part("D"), &[skip])?,
+                dt_bias: loader.vector(&part("dt_bias"), &[heads])?,
+                dt_limits,
+            },
+            gate: Gate::load(loader, &part("norm"), gate, d_inner, groups)?,
+            out_proj: loader.linear(&part("out_proj"), d_model, d_mlp + d_inner, bias)?,
         })
     }
 
-    pub(super) fn forward(
-        &self,
-        backend: &B,
-        rows: usize,
-        work: &mut Workspace<B>,
-        state: &mut LayerState<B>,
-        delta_min: Option<&[f32]>,
-    ) -> Result<()> {
-        let Self { heads, groups, d_inner, .. } = *self;
-        let Workspace { scratch, hidden, normed, projected, conv, y, gated, .. } = work;
+    pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+        let Self { heads, groups, d_inner, d_mlp, .. } = *self;
+        let Step { backend, rows, work, segments, sequences } = step;
+        let (backend, rows) = (*backend, *rows);
+        let Workspace { scratch, hidden, normed, projected, conv, y, gated, .. } = &mut **work;
 
-        let u = Columns::all(&*normed, self.out_proj.outputs);
-        backend.project(rows, u, &self.in_proj, false, projected)?;
-        let zxbcdt = Columns::all(&*projected, self.in_proj.outputs);
+        let u = Columns::all(&*normed, self.in_proj.inputs);
+        let all = ColumnsMut::all(projected, self.in_proj.outputs);
+        backend.project(rows, u, &self.in_proj, false, all)?;
+        let all = Columns::all(&*projected, self.in_proj.outputs);
+        let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
 
         let xbc = zxbcdt.part(d_inner, self.conv.channels);
-        backend.conv1d(rows, xbc, &self.conv, &mut state.conv_history, conv)?;
+        for s in *segments {
+            let (state, _) = sequences[s.sequence].recurrent(index);
+            let out = ColumnsMut::all(conv, self.conv.channels).skip_rows(s.first);
+            let history = &mut state.conv_history;
+            backend.conv1d(s.rows, xbc.skip_rows(s.first), &self.conv, history, out)?;
+        }
         let xbc = Columns::all(&*conv, self.conv.channels);
 
         let inputs = SsdStageInputs {
             x: xbc.part(0, d_inner),
-            dt_raw: self.dt_raw(zxbcdt),
+            dt_raw: self.dt_raw(all),
             b: xbc.part(d_inner, groups * self.d_state),
             c: xbc.part(d_inner + groups * self.d_state, groups * self.d_state),
             heads,
             groups,
         };
-        let LayerState { ssm, sums, .. } = state;
-        backend.ssd(scratch, rows, inputs, &self.recurrence, delta_min, ssm, sums, y)?;
+        for s in *segments {
+            let (state, delta_min) = sequences[s.sequence].recurrent(index);
+            backend.ssd(
+                scratch,
+                s.rows,
+                inputs.skip_rows(s.first),
+                &self.recurrence,
+                delta_min,
+                &mut state.ssm,
+                &mut state.sums,
+                ColumnsMut::all(y, d_inner).skip_rows(s.first),
+            )?;
+        }
 
-        let z = zxbcdt.part(0, d_inner);
-        backend.gated_norm(rows, y, z, &self.norm, d_inner / groups, self.norm_eps, gated)?;
+        let width = d_mlp + d_inner;
+        let (y, z) = (Columns::all(&*y, d_inner), zxbcdt.part(0, d_inner));
+        let mut out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
+        match &self.gate {
+            Gate::Norm(norm) => backend.gated_norm(rows, y, z, norm, d_inner / groups, out)?,
+            Gate::Plain => backend.gate(rows, y, z, Activation::Silu, out)?,
+            Gate::NormFirst(norms) => {
+                // The scan's x is no longer needed; its buffer is at least as wide as y.
+                let stride = self.conv.channels;
+                for (g, norm) in norms.iter().enumerate() {
+                    let part = (g * norm.width, norm.width);
+                    let to = ColumnsMut::all(conv, stride).part(part.0, part.1);
+                    backend.norm(rows, y.part(part.0, part.1), norm, to)?;
+                }
+                let y = Columns::all(&*conv, stride).part(0, d_inner);
+                out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
+                backend.gate(rows, y, z, Activation::Silu, out)?;
+            }
+        }
+        if d_mlp > 0 {
+            let (gate, value) = (all.part(0, d_mlp), all.part(d_mlp, d_mlp));
+            let out = ColumnsMut::all(gated, width).part(0, d_mlp);
+            backend.gate(rows, value, gate, Activation::Silu, out)?;
+        }
 
-        backend.project(rows, Columns::all(&*gated, d_inner), &self.out_proj, true, hidden)
+        let gated = Columns::all(&*gated, width);
+        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
+        backend.project(rows, gated, &self.out_proj, true, residual)
     }
 
-    fn dt_raw<'a>(&self, zxbcdt: Columns<'a, B::Buffer>) -> Columns<'a, B::Buffer> {
-        zxbcdt.part(self.d_inner + self.conv.channels, self.heads)
+    fn dt_raw<'a>(&self, projected: Columns<'a, B::Buffer>) -> Columns<'a, B::Buffer> {
+        projected.part(self.in_proj.outputs - self.heads, self.heads)
     }
 
     pub(super) fn rates(&self, backend: &B) -> Result<Rates> {
@@ -95,7 +201,7 @@ impl<B: Backend> Mamba2<B> {
         work: &Workspace<B>,
         out: &mut [f32],
     ) -> Result<()> {
-        let zxbcdt = Columns::all(&work.projected, self.in_proj.outputs);
-        backend.delta(rows, self.dt_raw(zxbcdt), &self.recurrence, out)
+        let projected = Columns::all(&work.projected, self.in_proj.outputs);
+        backend.delta(rows, self.dt_raw(projected), &self.recurrence, out)
     }
 }

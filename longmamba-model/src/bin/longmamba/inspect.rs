@@ -22,20 +22,34 @@ impl Inspect {
             TokenizerKind::Bytes => "bytes",
             TokenizerKind::File => "tokenizer.json",
         };
-        let mixer = match config.mixer {
-            MixerConfig::Mamba1 { d_inner, d_state, d_conv, dt_rank } => json!({
-                "d_inner": d_inner, "d_state": d_state, "d_conv": d_conv, "dt_rank": dt_rank
-            }),
-            MixerConfig::Mamba2 { heads, head_dim, groups, d_state, d_conv, dt_limits } => json!({
-                "heads": heads, "head_dim": head_dim, "groups": groups, "d_state": d_state,
-                "d_conv": d_conv, "dt_min": dt_limits.min, "dt_max": dt_limits.max
-            }),
-        };
-        let state: usize = config.mixer.state_shape().iter().product::<usize>() * config.layers;
+        let mixer = mixer(&config.mixer);
+        let attention = config.attention.map(|a| {
+            json!({
+                "layers": config.attention_layers(), "heads": a.heads, "kv_heads": a.kv_heads,
+                "head_dim": a.head_dim, "rotary_base": a.rope.map(|r| r.base),
+                "rotary_width": a.rope.map(|r| r.width), "d_conv": a.d_conv, "d_mlp": a.d_mlp,
+                "cache_bytes_a_token": 8 * a.kv_width() * config.attention_layers(),
+            })
+        });
+        let shared = config.shared.map(|s| {
+            json!({
+                "blocks": s.blocks, "adapter_rank": s.adapter_rank,
+                "attention_adapters": s.attention_adapters, "d_intermediate": s.d_intermediate,
+            })
+        });
+        let (conv, ssm) = (
+            (config.mixer.d_conv() - 1) * config.mixer.conv_dim(),
+            config.mixer.state_shape().iter().product::<usize>(),
+        );
+        let state = (conv + ssm) * config.recurrent_layers();
         let json = json!({
-            "model": loaded.name, "family": config.mixer.family(), "layers": config.layers,
+            "model": loaded.name, "format": format!("{:?}", config.format),
+            "family": config.mixer.family(), "layers": config.layers.len(),
+            "recurrent_layers": config.recurrent_layers(),
             "d_model": config.d_model, "vocab_size": config.vocab_size, "mixer": mixer,
-            "tied_head": config.tied_head, "norm_eps": config.norm_eps, "tokenizer": tokenizer,
+            "attention": attention, "shared": shared, "d_intermediate": config.d_intermediate,
+            "tied_head": config.tied_head, "norm": format!("{:?}", config.norm).to_lowercase(),
+            "norm_eps": config.norm_eps, "tokenizer": tokenizer,
             "train_len": config.train_len, "eos_tokens": config.eos_tokens,
             "parameters": weights.parameters, "parameters_by_dtype": weights.by_dtype,
             "bytes": weights.bytes, "state_elements": state, "digest": fingerprint.digest,
@@ -43,13 +57,19 @@ impl Inspect {
         output.result(&json, || {
             let mut table = Table::new(2, ["model", &loaded.name]);
             table.row(["family", config.mixer.family()]);
-            table.row(["layers", &config.layers.to_string()]);
+            table.row(["layers", &config.layers.len().to_string()]);
             table.row(["d_model", &config.d_model.to_string()]);
             table.row(["vocabulary", &config.vocab_size.to_string()]);
-            if let Some(fields) = mixer.as_object() {
-                // An upper limit of infinity is no limit, and has no JSON.
-                for (name, value) in fields.iter().filter(|(_, v)| !v.is_null()) {
-                    table.row([name, &value.to_string()]);
+            for (group, fields) in [
+                ("", Some(&mixer)),
+                ("attention ", attention.as_ref()),
+                ("shared ", shared.as_ref()),
+            ] {
+                // What is null is not there: an upper limit of infinity, too, which has no JSON.
+                let fields = fields.and_then(|f| f.as_object()).into_iter().flatten();
+                for (name, value) in fields.filter(|(_, v)| !v.is_null()) {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    table.row([format!("{group}{name}"), value]);
                 }
             }
             table.row(["head", if config.tied_head { "tied to the embedding" } else { "its own" }]);
@@ -65,5 +85,30 @@ impl Inspect {
             table.row(["digest", &fingerprint.digest]);
             table.text()
         })
+    }
+}
+
+fn mixer(mixer: &MixerConfig) -> serde_json::Value {
+    match *mixer {
+        MixerConfig::Mamba1 { d_inner, d_state, d_conv, dt_rank, select_eps } => json!({
+            "d_inner": d_inner, "d_state": d_state, "d_conv": d_conv, "dt_rank": dt_rank,
+            "select_eps": select_eps,
+        }),
+        MixerConfig::Mamba2 {
+            heads,
+            head_dim,
+            groups,
+            d_state,
+            d_conv,
+            dt_limits,
+            gate,
+            d_mlp,
+            d_per_element,
+        } => json!({
+            "heads": heads, "head_dim": head_dim, "groups": groups, "d_state": d_state,
+            "d_conv": d_conv, "dt_min": dt_limits.min, "dt_max": dt_limits.max,
+            "gate": format!("{gate:?}").to_lowercase(), "d_mlp": d_mlp,
+            "d_per_element": d_per_element,
+        }),
     }
 }

@@ -1,0 +1,240 @@
+//! What a model remembers of one sequence, and how its prompt is announced.
+
+use crate::backend::{Backend, DeltaSums};
+use crate::cache::KvCache;
+use crate::config::MixerConfig;
+use crate::model::Model;
+use crate::session::SessionOptions;
+use crate::{Error, Result};
+
+/// What one recurrent layer remembers of a sequence.
+#[derive(Debug)]
+pub(crate) struct LayerState<B: Backend> {
+    /// `[d_conv - 1, conv_dim]`: the last inputs of the convolution, oldest first.
+    pub conv_history: B::Buffer,
+    /// [`MixerConfig::state_shape`].
+    pub ssm: B::Buffer,
+    /// What was seen of Δ.
+    pub sums: DeltaSums,
+}
+
+/// Elements of a layer's convolution history and SSM state.
+pub(crate) fn state_lens(mixer: &MixerConfig) -> (usize, usize) {
+    ((mixer.d_conv() - 1) * mixer.conv_dim(), mixer.state_shape().iter().product())
+}
+
+/// How many bytes a sequence takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StateMemory {
+    /// Convolution history and SSM state: the same for every length.
+    pub recurrent: usize,
+    /// Keys and values of the attention layers: grows with the sequence, up to the window.
+    pub attention: usize,
+}
+
+/// The state of one sequence.
+#[derive(Debug)]
+pub(crate) struct Sequence<B: Backend> {
+    /// One a recurrent layer.
+    pub states: Vec<LayerState<B>>,
+    /// One an attention layer.
+    pub caches: Vec<KvCache<B>>,
+    /// `[recurrent layers, channels]`, or empty: no mask.
+    pub delta_min: Vec<f32>,
+    /// Tokens of the prompt, once known.
+    pub total: Option<usize>,
+    /// Tokens read so far.
+    pub position: usize,
+    /// Of the last token read.
+    pub logits: Vec<f32>,
+}
+
+impl<B: Backend> Sequence<B> {
+    pub(crate) fn new(model: &Model<B>, options: &SessionOptions) -> Result<Self> {
+        let (config, backend) = (model.config(), model.backend());
+        let (conv, ssm) = state_lens(&config.mixer);
+        let state = |_| {
+            Ok(LayerState {
+                conv_history: backend.buffer(conv)?,
+                ssm: backend.buffer(ssm)?,
+                sums: DeltaSums::new(config.mixer.channels()),
+            })
+        };
+        let window = options.attention_window.unwrap_or(usize::MAX);
+        let caches = match &config.attention {
+            Some(attention) => (0..config.attention_layers())
+                .map(|_| KvCache::new(attention, window, backend))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        Ok(Sequence {
+            states: (0..config.recurrent_layers()).map(state).collect::<Result<_>>()?,
+            caches,
+            delta_min: Vec::new(),
+            total: None,
+            position: 0,
+            logits: vec![0.0; config.vocab_size],
+        })
+    }
+
+    /// The state of a recurrent layer, and its thresholds where there are some.
+    pub(crate) fn recurrent(&mut self, index: usize) -> (&mut LayerState<B>, Option<&[f32]>) {
+        let state = &mut self.states[index];
+        let channels = state.sums.kept.len();
+        (state, self.delta_min.chunks_exact(channels).nth(index))
+    }
+
+    pub(crate) fn memory(&self, model: &Model<B>) -> StateMemory {
+        let (conv, ssm) = state_lens(&model.config().mixer);
+        StateMemory {
+            recurrent: self.states.len() * (conv + ssm) * size_of::<f32>(),
+            attention: self.caches.iter().map(KvCache::bytes).sum(),
+        }
+    }
+
+    pub(crate) fn announce(
+        &mut self,
+        model: &Model<B>,
+        options: &SessionOptions,
+        total: usize,
+    ) -> Result<()> {
+        if total == 0 {
+            return Err(Error::EmptyPrompt);
+        }
+        if self.position > 0 || self.total.is_some() {
+            return Err(Error::Announced {
+                announced: self.total.unwrap_or(self.position),
+                given: self.position,
+                hint: "announce the prompt's length once, before its first token",
+            });
+        }
+        self.set_thresholds(model, options, total)?;
+        self.total = Some(total);
+        Ok(())
+    }
+
+    /// The thresholds as they were when the session was saved.
+    pub(crate) fn resume_thresholds(
+        &mut self,
+        model: &Model<B>,
+        options: &SessionOptions,
+    ) -> Result<()> {
+        match self.total {
+            Some(total) if total > 0 && (self.position <= total || options.filter_decode) => {
+                self.set_thresholds(model, options, total)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The thresholds of a prompt of `total` tokens; none where nothing is to be filtered.
+    fn set_thresholds(
+        &mut self,
+        model: &Model<B>,
+        options: &SessionOptions,
+        total: usize,
+    ) -> Result<()> {
+        self.delta_min.clear();
+        let Some(plan) = &options.plan else { return Ok(()) };
+        let channels = model.config().mixer.channels();
+        self.delta_min.resize(self.states.len() * channels, 0.0);
+        for (layer, out) in self.delta_min.chunks_exact_mut(channels).enumerate() {
+            plan.delta_min(layer, total, options.lookup, options.threshold_scale, out)?;
+        }
+        if self.delta_min.iter().all(|&d| d <= 0.0) {
+            self.delta_min.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether `len` more tokens of the prompt may come; changes nothing.
+    pub(crate) fn check_more(&self, options: &SessionOptions, len: usize) -> Result<()> {
+        match self.total {
+            // Without a plan the length changes nothing, so a conversation may go on.
+            Some(announced) if self.position + len > announced && options.plan.is_some() => {
+                Err(Error::Announced {
+                    announced,
+                    given: self.position + len,
+                    hint: "announce the total with prefill_of, or start a new session",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After [`check_more`](Self::check_more): the first tokens of a prompt set its length and the
+    /// thresholds.
+    pub(crate) fn begin(
+        &mut self,
+        model: &Model<B>,
+        options: &SessionOptions,
+        len: usize,
+    ) -> Result<()> {
+        match self.total {
+            None => self.announce(model, options, len),
+            Some(total) => {
+                self.total = Some(total.max(self.position + len));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a step may come; changes nothing.
+    pub(crate) fn check_step(&self) -> Result<()> {
+        match self.total {
+            Some(total) if self.position < total => Err(Error::Announced {
+                announced: total,
+                given: self.position,
+                hint: "prefill the rest of the prompt before the first step",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// After [`check_step`](Self::check_step).
+    pub(crate) fn begin_step(&mut self, options: &SessionOptions) {
+        // A sequence that begins with steps has no prompt.
+        self.total.get_or_insert(0);
+        if !options.filter_decode {
+            self.delta_min.clear();
+        }
+    }
+
+    /// The same state once more.
+    pub(crate) fn fork(&self, model: &Model<B>, options: &SessionOptions) -> Result<Self> {
+        let backend = model.backend();
+        let mut fork = Sequence::new(model, options)?;
+        let mut values = Vec::new();
+        let mut copy = |from: &B::Buffer, to: &mut B::Buffer, len: usize| {
+            values.resize(len, 0.0);
+            backend.read(from, 0, &mut values)?;
+            backend.write(&values, to)
+        };
+        let (conv, ssm) = state_lens(&model.config().mixer);
+        for (from, to) in self.states.iter().zip(&mut fork.states) {
+            copy(&from.conv_history, &mut to.conv_history, conv)?;
+            copy(&from.ssm, &mut to.ssm, ssm)?;
+            to.sums = from.sums.clone();
+        }
+        let history = model.config().attention.as_ref().map_or(0, crate::cache::history_len);
+        for (from, to) in self.caches.iter().zip(&mut fork.caches) {
+            copy(&from.conv_history, &mut to.conv_history, history)?;
+            let (first, keys, values) = from.read(backend)?;
+            to.write(backend, first, &keys, &values)?;
+        }
+        fork.delta_min.clone_from(&self.delta_min);
+        fork.logits.clone_from(&self.logits);
+        (fork.total, fork.position) = (self.total, self.position);
+        Ok(fork)
+    }
+}
+
+/// That all tokens are in the vocabulary, and that there is one.
+pub(crate) fn check_tokens<B: Backend>(model: &Model<B>, tokens: &[u32]) -> Result<()> {
+    let vocab = model.config().vocab_size;
+    match tokens.iter().position(|&t| t as usize >= vocab) {
+        Some(position) => Err(Error::Token { token: tokens[position], position, vocab }),
+        None if tokens.is_empty() => Err(Error::EmptyPrompt),
+        None => Ok(()),
+    }
+}
