@@ -45,11 +45,13 @@ mod cache;
 pub mod calibrate;
 mod checkpoint;
 mod config;
+mod convert;
 mod error;
 pub mod eval;
 mod files;
 mod generate;
 pub mod hub;
+mod import_plan;
 mod json;
 mod layer;
 mod load;
@@ -79,10 +81,12 @@ pub use config::{
     AttentionConfig, Config, Format, GateKind, LayerKind, MixerConfig, NormKind, Rope,
     SharedConfig, TokenizerKind,
 };
+pub use convert::{Converted, convert};
 pub use error::{Error, Result};
 pub use files::write_whole;
 pub use generate::{Ended, GenerateOptions, Generated, Timing, decode, generate, prefill_file};
-pub use longmamba_core::policy;
+pub use import_plan::{ImportSettings, import_plan};
+pub use longmamba_core::{DType, policy};
 pub use longmamba_cpu::Cpu;
 pub use model::{Model, WeightCount};
 pub use plan_io::{read_plan, write_plan};

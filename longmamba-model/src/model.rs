@@ -130,24 +130,15 @@ impl<B: Backend> Model<B> {
             *count.by_dtype.entry(tensor.dtype).or_default() += elements;
             count.bytes += tensor.bytes;
         }
-        let (table, format) = ([config.vocab_rows, config.d_model], config.format);
-        let embedding = weights.take(format.embedding(&weights), &table)?;
-        let embedding = backend.matrix(embedding)?;
-        let head = match config.tied_head {
-            true => embedding.clone(),
-            false => backend.matrix(weights.take(HEAD, &table)?)?,
-        };
-        let mut loader = Loader { config: &config, weights: &mut weights, backend: &backend };
-        let layers = layers(&mut loader)?;
-        let final_norm = loader.norm(format.final_norm(), config.d_model)?;
+        let parts = Parts::load(&config, &mut weights, &backend)?;
         weights.finish()?;
-        let (inputs, outputs) = (config.d_model, config.vocab_rows);
+        let Parts { embedding, head, layers, final_norm } = parts;
         Ok(Arc::new(Model {
             path: path.to_owned(),
             embedding,
             layers,
             final_norm,
-            head: Linear { weight: head, bias: None, inputs, outputs },
+            head,
             fingerprint,
             weights: count,
             config,
@@ -246,6 +237,44 @@ impl<B: Backend> Model<B> {
         backend.norm(rows, last, &self.final_norm, ColumnsMut::all(normed, width))?;
         let (u, out) = (Columns::all(&*normed, width), ColumnsMut::all(logits, self.head.outputs));
         backend.project(rows, u, &self.head, false, out)
+    }
+}
+
+impl Config {
+    /// Names and shapes of all tensors that a checkpoint of this model has; those that are shared are
+    /// there once. Their elements are the model's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes that no memory could hold.
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        let mut weights = Checkpoint::asking();
+        Parts::load(self, &mut weights, &CpuBackend::new(None)?)?;
+        Ok(weights.asked())
+    }
+}
+
+/// All that is made of weights.
+struct Parts<B: Backend> {
+    embedding: B::Matrix,
+    head: Linear<B>,
+    layers: Vec<Layer<B>>,
+    final_norm: Norm<B>,
+}
+
+impl<B: Backend> Parts<B> {
+    fn load(config: &Config, weights: &mut Checkpoint, backend: &B) -> Result<Self> {
+        let (inputs, outputs) = (config.d_model, config.vocab_rows);
+        let embedding = weights.take(config.format.embedding(weights), &[outputs, inputs])?;
+        let embedding = backend.matrix(embedding)?;
+        let head = match config.tied_head {
+            true => embedding.clone(),
+            false => backend.matrix(weights.take(HEAD, &[outputs, inputs])?)?,
+        };
+        let mut loader = Loader { config, weights, backend };
+        let layers = layers(&mut loader)?;
+        let final_norm = loader.norm(config.format.final_norm(), config.d_model)?;
+        let head = Linear { weight: head, bias: None, inputs, outputs };
+        Ok(Parts { embedding, head, layers, final_norm })
     }
 }
 

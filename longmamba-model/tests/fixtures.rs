@@ -31,7 +31,8 @@ fn logits_and_greedy_continuation_are_the_reference() {
             let model = Model::load(&fixture(folder), backend).unwrap();
             let golden = fixture(folder).join("golden.safetensors");
             let report =
-                verify(&model, &golden, &CHUNKS, Tolerance::default(), &mut |_, _| {}).unwrap();
+                verify(&model, &golden, &CHUNKS, common::tolerance(folder), &mut |_, _| {})
+                    .unwrap();
             let worst = report.cases.iter().map(|c| c.worst_ratio).fold(0.0, f32::max);
             println!("{folder} {cpu:?}: worst error {worst:.3} of what is allowed");
             assert!(report.passed(), "{folder} {cpu:?}: {report:#?}");

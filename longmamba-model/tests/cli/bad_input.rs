@@ -50,7 +50,10 @@ fn wrong_usage() {
     }
     folder.refuses(&["unknown-command"], &["unknown-command"]);
     folder.refuses(&["inspect", "builtin:nothing"], &["builtin:nothing", "builtin:mamba2-tiny"]);
-    folder.refuses(&["inspect", &folder.path("nothing")], &["nothing: no such folder"]);
+    folder.refuses(
+        &["inspect", &folder.path("nothing")],
+        &["nothing is not here", "no such file or folder"],
+    );
     folder.refuses(&["verify", model], &["--golden"]);
     folder.refuses(&["verify", model, "--golden", &folder.path("nothing")], &["nothing"]);
     folder.refuses(&["channels", &folder.path("nothing")], &["nothing"]);

@@ -1,6 +1,7 @@
 //! Small models with random weights, for the tests.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use longmamba_model::verify::Tolerance;
 use longmamba_model::{CpuBackend, Model};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -13,6 +14,22 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub fn backend() -> CpuBackend {
     CpuBackend::new(None).unwrap()
+}
+
+/// What logits may differ from the reference in a fixture.
+///
+/// In the two older Zamba2 models rounding in f32 grows so much that the reference itself is 1.7 and 0.6
+/// times the usual allowance away from its own computation in f64, and any single projection done in
+/// f32 moves the logits by up to 0.9 of it (tests/reference/README.md). Ours are as near to f64 as the
+/// reference is, or nearer; where the two stray apart, the sum can exceed the usual allowance.
+pub fn tolerance(folder: &str) -> Tolerance {
+    let usual = Tolerance::default();
+    let times = match folder {
+        "zamba2-1block" => 3.0,
+        "zamba2-2block" => 1.5,
+        _ => 1.0,
+    };
+    Tolerance { absolute: times * usual.absolute, relative: times * usual.relative }
 }
 
 /// What a random model is made from.

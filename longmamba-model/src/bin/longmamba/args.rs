@@ -5,7 +5,7 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::policy::{Lookup, Plan};
-use longmamba_model::{CpuBackend, Model, SessionOptions, Text, Tokenizer, read_plan};
+use longmamba_model::{CpuBackend, Model, SessionOptions, Text, Tokenizer, hub, read_plan};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ fn find_builtin(name: &str) -> Outcome<&'static Builtin> {
 
 #[derive(Debug, Args)]
 pub struct ModelArg {
-    /// A folder with config.json and model.safetensors, or builtin:mamba2-tiny, builtin:mamba1-tiny
+    /// A folder, a weights file beside its config.json, an id in the Hugging Face cache, or
+    /// builtin:mamba2-tiny, builtin:mamba1-tiny
     #[arg(value_name = "MODEL")]
     model: String,
 }
@@ -41,9 +42,9 @@ pub struct Loaded {
 }
 
 impl ModelArg {
-    /// The folder; built-in models have none.
-    pub fn folder(&self) -> Option<&Path> {
-        (!self.model.starts_with(BUILTIN)).then_some(Path::new(&self.model))
+    /// As if it stood on the command line.
+    pub fn named(model: &str) -> Self {
+        ModelArg { model: model.to_owned() }
     }
 
     pub fn load(&self) -> Outcome<Loaded> {
@@ -51,14 +52,8 @@ impl ModelArg {
         if let Some(builtin) = name.strip_prefix(BUILTIN) {
             return Loaded::builtin(find_builtin(builtin)?);
         }
-        let folder = Path::new(&name);
-        if !folder.is_dir() {
-            return Err(Failure::input(format!(
-                "{name}: no such folder; MODEL is a folder with config.json and model.safetensors, or \
-                 {BUILTIN}mamba2-tiny, or {BUILTIN}mamba1-tiny"
-            )));
-        }
-        let model = Model::load(folder, CpuBackend::new(None)?)?;
+        let path = hub::find(&name)?;
+        let model = Model::load(&path, CpuBackend::new(None)?)?;
         Ok(Loaded { model, name, builtin: None })
     }
 }
@@ -70,7 +65,15 @@ impl Loaded {
     }
 
     pub fn tokenizer(&self) -> Outcome<Tokenizer> {
-        Ok(Tokenizer::for_model(self.model.config(), self.model.path())?)
+        let folder = self.folder().unwrap_or(Path::new(""));
+        Ok(Tokenizer::for_model(self.model.config(), folder)?)
+    }
+
+    /// Where the config lies; built-in models have no folder.
+    pub fn folder(&self) -> Option<&Path> {
+        let path = self.model.path();
+        let folder = if path.is_file() { path.parent()? } else { path };
+        self.builtin.is_none().then_some(folder)
     }
 
     /// The text of each file in tokens.
@@ -134,6 +137,9 @@ pub struct PlanArgs {
     /// Tokens that go through the layers together
     #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len, allow_negative_numbers = true)]
     chunk: usize,
+    /// How many tokens back attention layers see, which bounds their memory [default: all]
+    #[arg(long, value_name = "W", value_parser = length)]
+    window: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -202,6 +208,7 @@ impl PlanArgs {
                 plan,
                 lookup,
                 threshold_scale,
+                attention_window: self.window,
                 ..SessionOptions::default()
             };
             // Finds what is wrong with them now.

@@ -67,6 +67,7 @@ impl Calibrate {
         })?;
         let (clamp, theta) = match config.mixer {
             MixerConfig::Mamba1 { .. } => (20.0, 1e-30),
+            MixerConfig::Mamba2 { .. } if config.shared.is_some() => (5.0, 1e-5),
             MixerConfig::Mamba2 { .. } => (5.0, 0.05),
         };
         let (clamp, theta) = (self.clamp.unwrap_or(clamp), self.theta.unwrap_or(theta));

@@ -6,9 +6,13 @@
 mod args;
 mod calibrate;
 mod channels;
+mod convert;
 mod demo;
+#[cfg(feature = "download")]
+mod download;
 mod failure;
 mod generate;
+mod import_plan;
 mod inspect;
 mod output;
 mod passkey;
@@ -28,7 +32,8 @@ use std::process::ExitCode;
     version,
     about = "Mamba models on long contexts: run them, calibrate LongMamba for them, measure both",
     after_help = "Example:\n  longmamba demo\n\n\
-        MODEL is a folder with config.json and model.safetensors, or builtin:mamba2-tiny, or \
+        MODEL is a checkpoint's folder, one file of weights beside its config.json, an id in the local \
+        Hugging Face cache such as state-spaces/mamba-130m-hf, or builtin:mamba2-tiny, or \
         builtin:mamba1-tiny.\nEach command's --help has an example of it."
 )]
 struct Cli {
@@ -62,6 +67,10 @@ enum Command {
     Generate(generate::Generate),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    Convert(convert::Convert),
+    ImportPlan(import_plan::ImportPlan),
+    #[cfg(feature = "download")]
+    Download(download::Download),
 }
 
 fn main() -> ExitCode {
@@ -101,5 +110,9 @@ fn run(cli: Cli) -> Outcome {
         Command::Generate(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::Convert(command) => command.run(&output),
+        Command::ImportPlan(command) => command.run(&output),
+        #[cfg(feature = "download")]
+        Command::Download(command) => command.run(&output),
     })
 }

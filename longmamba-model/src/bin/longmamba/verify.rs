@@ -40,14 +40,13 @@ impl Verify {
                 return Err(Failure::input(format!("{flag} is {value}, must be finite and ≥ 0")));
             }
         }
-        let golden =
-            self.golden.clone().or_else(|| Some(self.model.folder()?.join("golden.safetensors")));
-        let Some(golden) = golden else {
+        let loaded = self.model.load()?;
+        let beside = || Some(loaded.folder()?.join("golden.safetensors"));
+        let Some(golden) = self.golden.clone().or_else(beside) else {
             return Err(Failure::input(
                 "built-in models have no folder; give the reference with --golden",
             ));
         };
-        let loaded = self.model.load()?;
         let tolerance = Tolerance { absolute: self.atol, relative: self.rtol };
         let bar = Bar::new(output, "comparing", 0, "cases");
         let report = verify(&loaded.model, &golden, &self.chunks, tolerance, &mut |done, all| {
