@@ -62,7 +62,8 @@ impl<const R: usize> Layout<R> {
     }
 
     fn checked_span(&self) -> Option<usize> {
-        self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+        // A size of zero must not hide an overflow in the others: the order of the dimensions may change.
+        self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
         if self.shape.contains(&0) {
             return Some(0);
         }
@@ -155,6 +156,19 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn an_empty_layout_stays_one_in_any_order() {
+        let half = 1 << (usize::BITS / 2);
+        for shape in [[0, half, half], [half, 0, half], [half, half, 0]] {
+            assert!(Layout::strided(shape, [1; 3]).is_err(), "{shape:?}");
+            let layout = Layout::strided(shape.map(|n| n / 2), [1; 3]).unwrap();
+            for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1]] {
+                let permuted = layout.permute(order).unwrap();
+                assert_eq!((permuted.elements(), permuted.span()), (0, 0));
+            }
+        }
     }
 
     proptest! {

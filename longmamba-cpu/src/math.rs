@@ -126,7 +126,7 @@ pub(crate) fn silu<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
 #[inline(always)]
 pub(crate) fn gelu<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
     // The coefficients of half of erfc.
-    const P: [f32; 5] = [0.127_414_8, -0.142_248_37, 0.710_706_87, -0.726_576, 0.530_702_7];
+    const P: [f32; 5] = [0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576, 0.530_702_7];
     let one = isa.splat(1.0);
     let a = each!(x, i => isa.mul(isa.abs(x[i]), isa.splat(std::f32::consts::FRAC_1_SQRT_2)));
     let t = each!(x, i => isa.div(one, isa.fma(isa.splat(0.327_591_1), a[i], one)));

@@ -1,12 +1,14 @@
-//! Mamba-1 and Mamba-2 language models on long contexts, without a framework.
+//! Mamba-1, Mamba-2, Falcon-Mamba and Zamba2 language models on long contexts, without a framework.
 //!
 //! Load a checkpoint, read a prompt of any length in constant memory, generate. With a calibrated
 //! LongMamba plan (arXiv 2504.16053) a model keeps what it read far past its training length.
 //!
-//! * [`Model`] — a Hugging Face folder of the `mamba` or `mamba2` family, its weights used in place from
-//!   the memory map.
-//! * [`Session`] — the state of one sequence: chunked prefill, steps, forks, snapshots.
+//! * [`Model`] — a checkpoint of any public format, its weights used in place from the memory map.
+//! * [`hub`] — models by their id in the local Hugging Face cache.
+//! * [`Session`] — the state of one sequence: chunked prefill, steps, forks, snapshots. [`Batch`] — of
+//!   several, of any lengths.
 //! * [`calibrate`] and [`policy::Plan`] — which channels are global, and what they may forget.
+//!   [`import_plan`](fn@import_plan) — the tables that the paper's authors publish.
 //! * [`generate`](fn@generate), [`Sampler`] and [`Tokenizer`] — from text to text.
 //! * [`eval`] and [`verify`] — perplexity, recall, passkeys, and reference logits.
 //! * [`Backend`] — what a device must be able to do; [`CpuBackend`] is one.
@@ -28,8 +30,95 @@
 //! # Ok::<(), longmamba_model::Error>(())
 //! ```
 //!
-//! No global state, no printing, and no panic on bad input: every [`Error`] names the file, the tensor or
-//! the argument at fault.
+//! No global state, no printing, and no panic on bad input.
+//!
+//! # Loading
+//! [`Model::load`] takes a folder with `config.json` and the weights, or a file of weights beside its
+//! `config.json`. The format is recognised, never asked for:
+//!
+//! | config | weights | families |
+//! |---|---|---|
+//! | Hugging Face transformers | `model.safetensors`, or shards with `model.safetensors.index.json`; `pytorch_model.bin`, whole or in shards | `mamba`, `mamba2`, `falcon_mamba`, `zamba2` |
+//! | the state-spaces repository's (`d_model`, `n_layer`, `ssm_cfg`) | `pytorch_model.bin` (zip or legacy), or the same names in safetensors | Mamba-1, Mamba-2 and their hybrids with attention |
+//!
+//! f32, f16 and bf16 weights stay as the file has them; activations, sums and states are `f32`. They are
+//! used where they lie in the memory map, so a model is ready as soon as its weights have been looked
+//! over for NaN, and several processes share one copy; [`LoadOptions`] turns both off. A `.bin` file is a
+//! pickle, which is a program: the reader here knows the few instructions that a dictionary of tensors
+//! needs, runs none of them, and refuses every other by its name. [`convert`](fn@convert) writes any of
+//! these as one safetensors file.
+//!
+//! ```no_run
+//! use longmamba_model::{CpuBackend, Model, hub};
+//! let folder = hub::find("state-spaces/mamba-130m-hf")?; // or a path
+//! let model = Model::load(&folder, CpuBackend::new(None)?)?;
+//! println!("{} parameters in {} layers", model.weights().parameters, model.config().layers.len());
+//! # Ok::<(), longmamba_model::Error>(())
+//! ```
+//!
+//! # Sessions and state
+//! A [`Session`] owns what the model remembers of one sequence: the convolutions' last inputs, the SSM
+//! states, and in hybrid models the keys and values of the attention layers. It can be moved on in any
+//! way, and these agree within rounding (2e-4 of the largest logit, as a property test has it over random
+//! models, lengths and splits): the whole prompt at once, chunks of any sizes, token by token with
+//! [`Session::step`]. These agree bit for bit: a session, its [`fork`](Session::fork), and the same
+//! session [saved](Session::save) and [loaded](Session::load), also in another process. A [`Batch`] reads
+//! prompts of different lengths without padding. The recurrent state has a fixed size; the attention
+//! cache grows with the sequence unless [`SessionOptions::attention_window`] bounds it, and
+//! [`Session::memory`] says what both take.
+//!
+#![cfg_attr(feature = "builtin", doc = "```")]
+#![cfg_attr(not(feature = "builtin"), doc = "```ignore")]
+//! use longmamba_model::{Batch, CpuBackend, Session, SessionOptions, builtin};
+//!
+//! let model = builtin::find("mamba2-tiny").expect("it is built in").model(CpuBackend::new(None)?)?;
+//! let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+//!
+//! // A prefix is read once and continued twice.
+//! let mut first = model.session(SessionOptions::default())?;
+//! first.prefill(&bytes("It was a dark and "))?;
+//! let mut second = first.fork()?;
+//! first.prefill(&bytes("stormy"))?;
+//! second.prefill(&bytes("silent"))?;
+//!
+//! // A snapshot is continued where it was left, bit for bit.
+//! let file = std::env::temp_dir().join(format!("dark-{}.session", std::process::id()));
+//! first.save(&file)?;
+//! let mut resumed = Session::load(&model, SessionOptions::default(), &file)?;
+//! first.step(b' '.into())?;
+//! resumed.step(b' '.into())?;
+//! assert_eq!(first.logits(), resumed.logits());
+//! # std::fs::remove_file(&file).ok();
+//!
+//! // Several prompts in one go.
+//! let mut batch = Batch::new(model, SessionOptions::default(), 2)?;
+//! batch.prefill(&[&bytes("Call me"), &bytes("It is a truth universally")])?;
+//! batch.step(&[Some(b' '.into()), None])?;
+//! assert_eq!((batch.position(0), batch.position(1)), (8, 25));
+//! # Ok::<(), longmamba_model::Error>(())
+//! ```
+//!
+//! # Errors
+//! Every fallible function returns [`Error`], one enum for the crate. Its variants say what kind of thing
+//! is wrong (a missing tensor, a shape, a pickle that wants more than data, a prompt longer than was
+//! announced), its fields which file, tensor, token or argument it is, and its text is one sentence that
+//! says both, and where it can, what to do. A call that fails leaves the session as it was, and no file
+//! is left half written.
+//!
+#![cfg_attr(feature = "builtin", doc = "```")]
+#![cfg_attr(not(feature = "builtin"), doc = "```ignore")]
+//! use longmamba_model::{CpuBackend, Error, Model, SessionOptions, builtin};
+//!
+//! let error = Model::load("no/such/folder".as_ref(), CpuBackend::new(None)?).unwrap_err();
+//! assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("config.json")));
+//!
+//! let model = builtin::find("mamba2-tiny").expect("it is built in").model(CpuBackend::new(None)?)?;
+//! let mut session = model.session(SessionOptions::default())?;
+//! let error = session.prefill(&[1, 999]).unwrap_err();
+//! assert_eq!(error.to_string(), "token id 999 at position 1 is outside the vocabulary of 256");
+//! assert_eq!(session.position(), 0);
+//! # Ok::<(), longmamba_model::Error>(())
+//! ```
 //!
 //! # Features
 //! All are off by default. `cli`: the `longmamba` command. `builtin`: two small trained models and their

@@ -5,6 +5,7 @@ use super::{Checked, Config, Format, LayerKind, MixerConfig, NormKind, Tokenizer
 
 pub(super) fn config(fields: &Fields<'_>) -> Checked<Config> {
     fields.only("hidden_act", &["silu", "swish"])?;
+    let vocab_size = fields.dim("vocab_size")?;
     let d_model = fields.dim("hidden_size")?;
     let d_state = fields.dim("state_size")?;
     let d_conv = fields.dim_or("conv_kernel", 4)?;
@@ -39,8 +40,8 @@ pub(super) fn config(fields: &Fields<'_>) -> Checked<Config> {
     };
     Ok(Config {
         format: Format::HuggingFace,
-        vocab_size: fields.dim("vocab_size")?,
-        vocab_rows: fields.dim("vocab_size")?,
+        vocab_size,
+        vocab_rows: vocab_size,
         d_model,
         layers: vec![LayerKind::Recurrent; fields.layers("num_hidden_layers")?],
         norm: NormKind::Rms,

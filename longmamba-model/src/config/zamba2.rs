@@ -13,6 +13,7 @@ pub(super) fn config(fields: &Fields<'_>) -> Checked<Config> {
     if fields.flag("use_long_context", false)? {
         return Err("use_long_context is true; the rescaled rotary base is not supported".into());
     }
+    let vocab_size = fields.dim("vocab_size")?;
     let d_model = fields.dim("hidden_size")?;
     let layers = layers(fields)?;
     let bias = fields.flag("add_bias_linear", false)?;
@@ -69,8 +70,8 @@ pub(super) fn config(fields: &Fields<'_>) -> Checked<Config> {
     };
     Ok(Config {
         format: Format::Zamba2,
-        vocab_size: fields.dim("vocab_size")?,
-        vocab_rows: fields.dim("vocab_size")?,
+        vocab_size,
+        vocab_rows: vocab_size,
         d_model,
         layers,
         norm: NormKind::Rms,

@@ -3,4 +3,5 @@
 
 mod bad_input;
 mod folder;
+mod formats;
 mod results;

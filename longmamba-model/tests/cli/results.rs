@@ -7,8 +7,18 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 8] =
-    ["demo", "inspect", "verify", "calibrate", "channels", "generate", "ppl", "passkey"];
+const COMMANDS: [&str; 10] = [
+    "demo",
+    "inspect",
+    "verify",
+    "calibrate",
+    "channels",
+    "generate",
+    "ppl",
+    "passkey",
+    "convert",
+    "import-plan",
+];
 
 #[test]
 fn every_command_has_help_with_an_example() {

@@ -1,6 +1,6 @@
 use crate::args::{Method, ModelArg, PlanArgs};
 use crate::failure::{Failure, Outcome};
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::progress::Bar;
 use clap::Args;
 use longmamba_model::{
@@ -122,8 +122,13 @@ impl Generate {
         show(stream.finish()?)?;
         if !output.json {
             output.print("\n")?;
+            let memory = session.memory();
+            let cache = match memory.attention {
+                0 => String::new(),
+                bytes => format!(", {}B of keys and values", count(bytes as f64)),
+            };
             output.note(&format!(
-                "{} prompt tokens at {:.0} tokens/s, {} new at {:.0} tokens/s, {}",
+                "{} prompt tokens at {:.0} tokens/s, {} new at {:.0} tokens/s, {}{cache}",
                 prompt.tokens,
                 prompt.per_second(),
                 new.tokens,
@@ -139,7 +144,7 @@ impl Generate {
             "prefill_tokens_per_second": prompt.per_second(),
             "new_tokens": new.tokens, "decode_seconds": new.seconds,
             "decode_tokens_per_second": new.per_second(),
-            "peak_memory_bytes": peak_memory_bytes(),
+            "state_bytes": session.memory(), "peak_memory_bytes": peak_memory_bytes(),
         }))
     }
 }
