@@ -36,6 +36,17 @@ impl Problem {
 
     /// y and the history, in the parts that `ends` cuts the tokens into.
     fn run(&self, cpu: Cpu, ends: &[usize], lengths: Option<&[usize]>) -> (Vec<f32>, Vec<f32>) {
+        self.run_as(cpu, true, ends, lengths)
+    }
+
+    /// With the SiLU or without.
+    fn run_as(
+        &self,
+        cpu: Cpu,
+        silu: bool,
+        ends: &[usize],
+        lengths: Option<&[usize]>,
+    ) -> (Vec<f32>, Vec<f32>) {
         let [batch, len, channels, width] = self.dims;
         let mut history = Strided::rows(&self.history, [batch, width - 1, channels], self.gap);
         let mut y =
@@ -45,8 +56,12 @@ impl Problem {
             let x = self.x.view().slice(1, start..end).unwrap();
             let out = y.view_mut().slice(1, start..end).unwrap();
             let bias = self.bias.as_deref();
-            cpu.causal_conv1d(x, self.weight.view(), bias, history.view_mut(), out, lengths)
-                .unwrap();
+            let (weight, history) = (self.weight.view(), history.view_mut());
+            match silu {
+                true => cpu.causal_conv1d(x, weight, bias, history, out, lengths),
+                false => cpu.causal_conv1d_linear(x, weight, bias, history, out, lengths),
+            }
+            .unwrap();
             start = end;
         }
         (y.values(), history.values())
@@ -88,6 +103,44 @@ fn every_shape_agrees_with_the_oracle() {
                 for &cpu in &cpus {
                     let outcome = problem.run(cpu, &[], None);
                     problem.check(&format!("{cpu:?}"), &outcome, &vec![len; problem.dims[0]]);
+                }
+            }
+        }
+    }
+}
+
+/// The sums themselves; the history is that of the convolution with SiLU.
+#[test]
+fn without_silu_the_sums_are_left() {
+    for width in [1, 2, 4, 8, 9, 17] {
+        for len in [0, 1, 3, 20] {
+            for (strided, channels) in [(false, 1), (true, 33), (false, 64), (true, 100)] {
+                let dims = [2, len, channels, width];
+                let problem = Problem::new(dims, strided, (width * 100 + len) as u64);
+                let (x, weight) = (problem.x.values(), problem.weight.view());
+                let mut expected = Vec::new();
+                for (b, t, c) in (0..2 * len * channels)
+                    .map(|i| (i / channels / len, i / channels % len, i % channels))
+                {
+                    let bias = problem.bias.as_ref().map_or(0.0, |bias| f64::from(bias[c]));
+                    let tap = |k: usize| {
+                        let input = match (t + k).checked_sub(width - 1) {
+                            Some(token) => x[(b * len + token) * channels + c],
+                            None => problem.history[(b * (width - 1) + t + k) * channels + c],
+                        };
+                        f64::from(weight.get([c, k]).unwrap()) * f64::from(input)
+                    };
+                    expected.push(bias + (0..width).map(tap).sum::<f64>());
+                }
+                for cpu in cpus() {
+                    let (y, history) = problem.run_as(cpu, false, &[], None);
+                    assert_sums(&format!("{cpu:?} {dims:?}"), &y, &expected, 2e-6);
+                    assert_same("history", &history, &problem.run(cpu, &[], None).1);
+                    let parts = problem.run_as(cpu, false, &[0, len / 2, len], None);
+                    assert_same("y of the parts", &parts.0, &y);
+                    assert_same("history of the parts", &parts.1, &history);
+                    let threads = with_threads(3, || problem.run_as(cpu, false, &[], None));
+                    assert_same("y of three threads", &threads.0, &y);
                 }
             }
         }

@@ -58,6 +58,52 @@ fn gated_rms_norm() {
     }
 }
 
+/// The mean is rounded to its own size, which then weighs against the deviations: so does the tolerance.
+#[test]
+fn layer_norm() {
+    for cpu in cpus() {
+        for width in WIDTHS {
+            for (rows, gap) in [(0, 0), (1, 0), (3, 5)] {
+                for (centre, spread) in [(0.0, 3.0), (-1.0, 0.5), (1000.0, 1.0), (0.0, 1e-4)] {
+                    let (shape, mut random) = ([rows, width], Random::new(width as u64));
+                    let values = random.vec(rows * width, centre - spread, centre + spread);
+                    let x = Strided::rows(&values, shape, gap);
+                    let (weight, bias) = (random.vec(width, 0.5, 1.5), random.vec(width, -1., 1.));
+                    let mut out = Strided::rows(&vec![f32::NAN; rows * width], shape, gap);
+                    cpu.layer_norm(x.view(), &weight, &bias, 1e-5, out.view_mut()).unwrap();
+                    let out = out.values();
+                    for r in 0..if width == 0 { 0 } else { rows } {
+                        let row = r * width..(r + 1) * width;
+                        let (expected, centre) =
+                            layer_norm_reference(&values[row.clone()], &weight, &bias, 1e-5);
+                        let what = format!("{cpu:?} {rows} x {width} around {centre}, gap {gap}");
+                        let atol = TOLERANCE + 6e-7 * centre.abs();
+                        assert_close(&what, &out[row], &expected, atol, TOLERANCE);
+                    }
+                }
+            }
+        }
+        // No deviation: the bias is left, to within rounding times 1 / sqrt(eps).
+        let (x, ones, bias) = ([0.7; 33], [1.0; 33], Random::new(1).vec(33, -1.0, 1.0));
+        let mut out = [f32::NAN; 33];
+        let to = ViewMut::new(&mut out, [1, 33]).unwrap();
+        cpu.layer_norm(View::new(&x, [1, 33]).unwrap(), &ones, &bias, 1e-5, to).unwrap();
+        let expected: Vec<f64> = bias.iter().map(|&b| b.into()).collect();
+        assert_close(&format!("{cpu:?} constant"), &out, &expected, 1e-4, 0.0);
+    }
+}
+
+/// One row, and its mean in units of the deviation.
+fn layer_norm_reference(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (Vec<f64>, f64) {
+    let width = x.len() as f64;
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / width;
+    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / width;
+    let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+    let affine =
+        |i: usize| (f64::from(x[i]) - mean) * scale * f64::from(weight[i]) + f64::from(bias[i]);
+    ((0..x.len()).map(affine).collect(), mean * scale)
+}
+
 #[test]
 fn gate_and_add() {
     for cpu in cpus() {
@@ -74,6 +120,17 @@ fn gate_and_add() {
                 let gated = |&(y, z): &(f32, f32)| f64::from(y) * oracle::silu(z.into());
                 let expected: Vec<f64> = pairs.iter().map(gated).collect();
                 assert_close(&what, &out.values(), &expected, 1e-30, TOLERANCE);
+
+                // Φ is a formula within 1.5e-7, absolutely: see `gelu`.
+                let mut out = Strided::rows(&vec![f32::NAN; rows * width], shape, gap);
+                cpu.gate(y.view(), z.view(), Activation::Gelu, out.view_mut()).unwrap();
+                let gated = |&(y, z): &(f32, f32)| f64::from(y) * oracle::gelu(z.into());
+                let expected: Vec<f64> = pairs.iter().map(gated).collect();
+                assert_close(&what, &out.values(), &expected, 3.0 * 20.0 * 2e-7, TOLERANCE);
+
+                let mut out = Strided::rows(&vec![f32::NAN; rows * width], shape, gap);
+                cpu.copy(z.view(), out.view_mut()).unwrap();
+                assert_same(&what, &out.values(), &z.values());
 
                 let mut out = y.clone();
                 cpu.add(z.view(), out.view_mut()).unwrap();
@@ -134,6 +191,12 @@ fn nan_stays_in_its_group() {
         cpu.rms_norm(view(&x), &weight, 1e-5, ViewMut::new(&mut out, [rows, width]).unwrap())
             .unwrap();
         assert!((0..rows * width).all(|i| out[i].is_nan() == (i / width == 1)), "{cpu:?} rms_norm");
+        let to = ViewMut::new(&mut out, [rows, width]).unwrap();
+        cpu.layer_norm(view(&x), &weight, &weight, 1e-5, to).unwrap();
+        assert!(
+            (0..rows * width).all(|i| out[i].is_nan() == (i / width == 1)),
+            "{cpu:?} layer_norm"
+        );
         for (y, z) in [(&x, &ones), (&ones, &x)] {
             let to = ViewMut::new(&mut out, [rows, width]).unwrap();
             cpu.gated_rms_norm(view(y), view(z), &weight, group, 1e-5, to).unwrap();
@@ -165,7 +228,10 @@ fn threads_change_nothing() {
             call(&mut |out| {
                 cpu.gated_rms_norm(view(&y), view(&z), &weight, 110, 1e-5, out).unwrap()
             });
+            call(&mut |out| cpu.layer_norm(view(&y), &weight, &weight, 1e-5, out).unwrap());
             call(&mut |out| cpu.gate(view(&y), view(&z), Activation::Silu, out).unwrap());
+            call(&mut |out| cpu.gate(view(&y), view(&z), Activation::Gelu, out).unwrap());
+            call(&mut |out| cpu.copy(view(&y), out).unwrap());
             call(&mut |out| cpu.add(view(&y), out).unwrap());
             call(&mut |out| cpu.gather_rows(AnyView::F32(view(&y)), &indexes, out).unwrap());
             all
@@ -186,6 +252,15 @@ fn arguments_are_checked_by_name() {
     assert_eq!(error.to_string(), "weight has shape [5], expected [6]");
     let error = cpu.rms_norm(x, &data[..6], f32::NAN, to.reborrow()).unwrap_err();
     assert!(matches!(error, Error::Value { tensor: "eps", .. }));
+    let error = cpu.layer_norm(x, &data[..5], &data[..6], 1e-5, to.reborrow()).unwrap_err();
+    assert_eq!(error.to_string(), "weight has shape [5], expected [6]");
+    let error = cpu.layer_norm(x, &data[..6], &data[..7], 1e-5, to.reborrow()).unwrap_err();
+    assert_eq!(error.to_string(), "bias has shape [7], expected [6]");
+    let error = cpu.layer_norm(x, &data[..6], &data[..6], -1.0, to.reborrow()).unwrap_err();
+    assert!(matches!(error, Error::Value { tensor: "eps", .. }));
+    let narrow = View::new(&data[..10], [2, 5]).unwrap();
+    let error = cpu.copy(narrow, to.reborrow()).unwrap_err();
+    assert_eq!(error.to_string(), "out has shape [2, 6], expected [2, 5]");
     for group in [0, 4, 12] {
         let error = cpu.gated_rms_norm(x, x, &data[..6], group, 1e-5, to.reborrow()).unwrap_err();
         assert!(matches!(error, Error::Value { tensor: "group", .. }), "{group}");

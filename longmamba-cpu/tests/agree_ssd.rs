@@ -203,6 +203,34 @@ fn optional_arguments_default_as_documented() {
     }
 }
 
+/// D with a value for every element of a head, token by token (up to 4) and in chunks.
+#[test]
+fn the_skip_may_differ_by_element() {
+    for (i, len) in [1, 3, 4, 5, 33, 70].into_iter().enumerate() {
+        for (j, head_dim) in [1, 3, 8, 20, 33].into_iter().enumerate() {
+            let (heads, groups) = [(1, 1), (4, 2), (18, 6)][(i + j) % 3];
+            let storage = if (i + j) % 2 == 0 { Storage::Plain } else { Storage::Strided };
+            let dims = [2, len, heads, head_dim, groups, 16];
+            let mut problem = Problem::new(dims, storage, (i * 10 + j) as u64).masked();
+            problem.d = Some(Random::new(77).vec(heads * head_dim, -3., 3.));
+            for cpu in cpus() {
+                let outcome = problem.run(cpu, &[]);
+                problem.check(&format!("{cpu:?}"), &outcome, &problem.oracle());
+                let threads = with_threads(3, || problem.run(cpu, &[]));
+                assert_eq!(outcome, threads, "{cpu:?} {dims:?}: three threads");
+                // Equal values are one value a head.
+                let per_head = Problem { d: Some(vec![0.75; heads]), ..problem.clone() };
+                let equal = Problem { d: Some(vec![0.75; heads * head_dim]), ..problem.clone() };
+                assert_eq!(per_head.run(cpu, &[]), equal.run(cpu, &[]), "{cpu:?} {dims:?}");
+            }
+        }
+    }
+    let problem = Problem::new([1, 4, 3, 2, 1, 5], Storage::Plain, 1);
+    let problem = Problem { d: Some(vec![1.0; 5]), ..problem };
+    let error = Ssd::new(problem.inputs(&(0..4), None)).unwrap_err().to_string();
+    assert!(error.starts_with("D has shape [5]"), "{error}");
+}
+
 /// Decays that underflow within a chunk, and differences of sums that have grown large.
 #[test]
 fn very_large_and_very_small_delta() {

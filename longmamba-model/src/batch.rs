@@ -96,14 +96,19 @@ impl<B: Backend> Batch<B> {
     }
 
     /// Announces prompts, one length a sequence, to be given in any number of
-    /// [`prefill`](Self::prefill) calls.
+    /// [`prefill`](Self::prefill) calls. A length of 0 announces nothing: that sequence waits.
     ///
     /// # Errors
-    /// As [`Session::prefill_of`], and [`Error::Argument`] for another number of lengths. Sequences
-    /// before the one at fault are announced.
+    /// As [`Session::prefill_of`], and [`Error::Argument`] for another number of lengths. After these
+    /// the batch is as it was.
     pub fn prefill_of(&mut self, totals: &[usize]) -> Result<()> {
         self.check_count(totals.len())?;
-        for (sequence, &total) in self.sequences.iter_mut().zip(totals) {
+        let begun = |s: &Sequence<B>| s.position > 0 || s.total.is_some();
+        let mut all: Vec<_> =
+            self.sequences.iter_mut().zip(totals).filter(|(_, t)| **t > 0).collect();
+        // The fault of one must not leave the others announced.
+        all.sort_by_key(|(sequence, _)| !begun(sequence));
+        for (sequence, &total) in all {
             sequence.announce(&self.model, &self.options, total)?;
         }
         Ok(())

@@ -167,8 +167,9 @@ impl<B: Backend> Session<B> {
         }
         let plan = session.plan_digest()?;
         if header.plan != plan {
-            let name = |digest: String| {
-                if digest.is_empty() { "no plan".into() } else { format!("plan {digest}") }
+            let name = |digest: String| match digest.is_empty() {
+                true => "no plan and no attention window".into(),
+                false => format!("plan and attention window {digest}"),
             };
             return refuse(format!(
                 "saved with {}, continued with {}",
@@ -199,8 +200,16 @@ impl<B: Backend> Session<B> {
                 ));
             }
         }
+        // Beyond any sequence that was ever read, and so far that sums of positions would overflow.
+        if header.position > usize::MAX / 2 {
+            return refuse(format!("position {} is beyond any sequence", header.position));
+        }
         let first = header.attention_first;
-        let rows = header.position.checked_sub(first).filter(|_| first.is_multiple_of(KV_PAGE));
+        // The oldest position that the last token saw: where pages begin after it, keys are missing.
+        let window = session.options.attention_window.unwrap_or(usize::MAX);
+        let oldest = header.position.saturating_sub(window);
+        let rows = header.position.checked_sub(first);
+        let rows = rows.filter(|_| first.is_multiple_of(KV_PAGE) && first <= oldest);
         let rows = rows.ok_or_else(|| {
             Error::malformed(path, format!("keys and values from position {first} do not fit"))
         })?;

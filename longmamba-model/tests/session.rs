@@ -2,48 +2,11 @@
 
 mod common;
 
-use common::{Shape, VOCAB, assert_close, random_tokens};
-use longmamba_model::policy::{Aggregate, CalibrationSettings, Lookup, Plan};
-use longmamba_model::{Error, Model, Session, SessionOptions, calibrate};
+use common::{Shape, VOCAB, assert_close, plan, random_tokens, shapes};
+use longmamba_model::policy::{Lookup, Plan};
+use longmamba_model::{Error, Model, Session, SessionOptions};
 use proptest::prelude::*;
 use std::sync::Arc;
-
-fn shapes() -> impl Strategy<Value = Shape> {
-    let parts = (any::<bool>(), any::<u64>(), 1usize..4, 1usize..3, 1usize..40, 2usize..6);
-    (
-        parts,
-        prop_oneof![Just(1usize), Just(2)],
-        prop_oneof![Just(4usize), Just(8)],
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(
-            |((mamba2, seed, width, layers, d_state, d_conv), groups, head_dim, bias, tied)| {
-                Shape {
-                    mamba2,
-                    seed,
-                    d_model: 8 * width,
-                    layers,
-                    d_state,
-                    d_conv,
-                    groups,
-                    head_dim,
-                    bias,
-                    tied,
-                }
-            },
-        )
-}
-
-/// A plan of the model's own, over short windows, that filters some tokens.
-fn plan(model: &Arc<Model>) -> Arc<Plan> {
-    let settings =
-        CalibrationSettings::new(24, 5.0, Aggregate::Max, vec![24, 48, 96, 192]).unwrap();
-    let windows: Vec<_> = (0..2).map(|w| random_tokens(900 + w, 24)).collect();
-    let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
-    // θ = 1e-30: nearly every channel is global.
-    Arc::new(calibrate::calibrate(model, &windows, settings, 1e-30, &mut |_| {}).unwrap())
-}
 
 fn options(chunk_len: usize, plan: Option<Arc<Plan>>) -> SessionOptions {
     SessionOptions { chunk_len, plan, lookup: Lookup::Nearest, ..Default::default() }

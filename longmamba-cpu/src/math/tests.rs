@@ -133,6 +133,73 @@ fn decay_is_a_power_of_two_of_the_product() {
     }
 }
 
+struct Gelu<'a>(&'a mut [f32]);
+
+impl Kernel for Gelu<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for v in self.0.chunks_mut(I::LANES) {
+            let [y] = gelu(isa, [isa.load_part(v)]);
+            isa.store_part(y, v);
+        }
+    }
+}
+
+/// How much of its bound gelu uses over finite `inputs`, at most, and where.
+fn check_gelu(inputs: &[f32]) {
+    let expected: Vec<f64> = inputs.iter().map(|&x| oracle::gelu(x.into())).collect();
+    for cpu in Cpu::available() {
+        let mut values = inputs.to_vec();
+        cpu.call(Gelu(&mut values));
+        let mut worst = (0.0f64, 0.0);
+        for ((&x, &y), &e) in inputs.iter().zip(&values).zip(&expected) {
+            let unit = f64::from(f32::EPSILON) * e.abs().max(f64::from(f32::MIN_POSITIVE));
+            let allowed = 2e-7 * f64::from(x).abs() + 2.0 * unit;
+            let share = (f64::from(y) - e).abs() / allowed;
+            // Written so that NaN fails.
+            assert!(share <= 1.0, "{} gelu({x:e}) is {y:e}, expected {e:e}", cpu.isa());
+            worst = if share > worst.0 { (share, x) } else { worst };
+            assert!(x > -13.22 || y == 0.0, "{} gelu({x:e}) is {y:e}", cpu.isa());
+            assert!(x < 6.0 || y == x, "{} gelu({x:e}) is {y:e}", cpu.isa());
+        }
+        println!("{} gelu: {:.3} of the bound at {:e}", cpu.isa(), worst.0, worst.1);
+        // The tail, too, has digits of its own; further down the reference has none left.
+        let relative = |((&x, &y), &e): ((&f32, &f32), &f64)| match x {
+            -6.0..=0.0 => ((f64::from(y) - e) / e).abs(),
+            _ => 0.0,
+        };
+        let all = inputs.iter().zip(&values).zip(&expected).map(relative);
+        let worst = all.fold(0.0, f64::max);
+        println!("{} gelu: within {worst:e} of itself from -6 to 0", cpu.isa());
+        assert!(worst <= 5e-3, "{} gelu: {worst:e}", cpu.isa());
+    }
+}
+
+#[test]
+fn gelu_is_within_its_bound() {
+    let mut inputs: Vec<f32> = (0..=u32::MAX).step_by(8191).map(f32::from_bits).collect();
+    inputs.extend((-150_000..150_000).map(|i| i as f32 * 1e-4));
+    inputs.extend([0.0, -0.0, f32::MIN, f32::MAX, -13.2, -13.22, 1e-30, -1e-30]);
+    inputs.retain(|x| x.is_finite());
+    check_gelu(&inputs);
+    for cpu in Cpu::available() {
+        let mut special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        cpu.call(Gelu(&mut special));
+        assert!(special[0].is_nan() && special[1] == f32::INFINITY && special[2].is_nan());
+    }
+}
+
+/// Where gelu bends, every 31st float.
+#[test]
+#[ignore = "some ten seconds"]
+fn many_floats_of_gelu() {
+    let (low, high) = (2.0f32.powi(-16).to_bits(), 16.0f32.to_bits());
+    let positive = (low..high).step_by(31).map(f32::from_bits);
+    let inputs: Vec<f32> = positive.flat_map(|x| [x, -x]).collect();
+    check_gelu(&inputs);
+}
+
 /// What the identity of a masked token rests on.
 #[test]
 fn zero_delta_decays_nothing_and_nan_is_kept() {

@@ -151,12 +151,12 @@ pub(super) fn check_mamba2(mixer: MixerConfig, scan_width: usize) -> Checked<Mix
     if let MixerConfig::Mamba2 { heads, head_dim, groups, .. } = mixer {
         if heads * head_dim != scan_width {
             return Err(format!(
-                "heads · head_dim is {}, but the mixer is {scan_width} wide",
+                "num_heads · head_dim is {}, but the mixer is {scan_width} wide",
                 heads * head_dim
             ));
         }
         if !heads.is_multiple_of(groups) {
-            return Err(format!("{groups} groups do not divide {heads} heads"));
+            return Err(format!("n_groups is {groups}, which does not divide the {heads} heads"));
         }
     }
     Ok(mixer)
