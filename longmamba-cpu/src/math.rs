@@ -113,7 +113,8 @@ pub(crate) fn silu<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [I::V; N] {
     let e = each!(x, i => isa.neg(isa.abs(x[i])));
     let e = exp_nonpositive(isa, e);
     let numerator = each!(x, i => isa.select_gt(isa.zero(), x[i], e[i], one));
-    each!(x, i => isa.mul(x[i], isa.div(numerator[i], isa.add(one, e[i]))))
+    // The product first: where x is positive it is exact.
+    each!(x, i => isa.div(isa.mul(x[i], numerator[i]), isa.add(one, e[i])))
 }
 
 /// `x · Φ(x)`, Φ the distribution function of the normal distribution, as `erfc(|x|/√2) / 2` or what

@@ -9,7 +9,7 @@
 //! `--keep` is given.
 
 use half::bf16;
-use longmamba_model::{Config, CpuBackend, LoadOptions, Model, SessionOptions};
+use longmamba_model::{Batch, Config, CpuBackend, LoadOptions, Model, SessionOptions};
 use safetensors::Dtype;
 use safetensors::tensor::View;
 use std::borrow::Cow;
@@ -27,6 +27,8 @@ macro_rules! shapes {
 const PROMPT: usize = 512;
 /// Tokens after it.
 const STEPS: usize = 16;
+/// Sequences that are decoded together.
+const BATCH: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let shapes = shapes!["mamba-130m", "mamba-1.4b", "mamba-2.8b", "mamba2-1.3b", "zamba2-1.2b"];
@@ -38,9 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!(
         "| model | parameters | bytes | load s | load unchecked s | first token s | prefill tokens/s | \
-         decode tokens/s | peak resident |"
+         decode tokens/s | {BATCH} together | peak resident |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (name, config) in shapes {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             let path = Path::new(folder).join(name);
@@ -83,9 +85,17 @@ fn measure(name: &str, path: &Path) -> Result<String, Box<dyn Error>> {
     if !session.logits().iter().all(|l| l.is_finite()) {
         return Err(format!("{name}: a logit is not finite").into());
     }
+    let mut batch = Batch::new(model.clone(), SessionOptions::default(), BATCH)?;
+    let prompts: Vec<&[u32]> = (1..=BATCH).map(|n| &prompt[..4 * n]).collect();
+    batch.prefill(&prompts)?;
+    let start = Instant::now();
+    for &token in &prompt[..STEPS] {
+        batch.step(&[Some(token); BATCH])?;
+    }
+    let together = (BATCH * STEPS) as f64 / start.elapsed().as_secs_f64();
     let weights = model.weights();
     Ok(format!(
-        "| {name} | {} | {:.2} GB | {checked:.2} | {unchecked:.3} | {first:.2} | {prefill:.1} | {decode:.2} | {} |",
+        "| {name} | {} | {:.2} GB | {checked:.2} | {unchecked:.3} | {first:.2} | {prefill:.1} | {decode:.2} | {together:.2} | {} |",
         weights.parameters,
         weights.bytes as f64 / 1e9,
         peak_resident()
