@@ -135,7 +135,7 @@ proptest! {
         let model = origin.model();
         let plan = masked.then(|| plan(&model));
         if masked {
-            // The thresholds of a prompt in parts need its length, and 0 cannot be announced.
+            // The thresholds of a prompt in parts need its length, so every sequence has a prompt.
             lens.iter_mut().for_each(|len| *len = (*len).max(1));
         }
         let prompts: Vec<_> =
