@@ -26,7 +26,7 @@ impl Inspect {
         let attention = config.attention.map(|a| {
             json!({
                 "layers": config.attention_layers(), "heads": a.heads, "kv_heads": a.kv_heads,
-                "head_dim": a.head_dim, "rotary_base": a.rope.map(|r| r.base),
+                "head_dim": a.head_dim, "rotary_base": a.rope.map(|r| decimal(r.base)),
                 "rotary_width": a.rope.map(|r| r.width), "d_conv": a.d_conv, "d_mlp": a.d_mlp,
                 "cache_bytes_a_token": 8 * a.kv_width() * config.attention_layers(),
             })
@@ -49,13 +49,14 @@ impl Inspect {
             "d_model": config.d_model, "vocab_size": config.vocab_size, "mixer": mixer,
             "attention": attention, "shared": shared, "d_intermediate": config.d_intermediate,
             "tied_head": config.tied_head, "norm": format!("{:?}", config.norm).to_lowercase(),
-            "norm_eps": config.norm_eps, "tokenizer": tokenizer,
+            "norm_eps": decimal(config.norm_eps), "tokenizer": tokenizer,
             "train_len": config.train_len, "eos_tokens": config.eos_tokens,
             "parameters": weights.parameters, "parameters_by_dtype": weights.by_dtype,
             "bytes": weights.bytes, "state_elements": state, "digest": fingerprint.digest,
         });
         output.result(&json, || {
             let mut table = Table::new(2, ["model", &loaded.name]);
+            table.row(["format", &format!("{:?}", config.format)]);
             table.row(["family", config.mixer.family()]);
             table.row(["layers", &config.layers.len().to_string()]);
             table.row(["d_model", &config.d_model.to_string()]);
@@ -76,9 +77,9 @@ impl Inspect {
             table.row(["tokenizer", tokenizer]);
             let train_len = config.train_len.map_or("not said".into(), |l| format!("{l} tokens"));
             table.row(["trained on", &train_len]);
-            table.row(["parameters", &count(weights.parameters as f64)]);
+            table.row(["parameters", &grouped(weights.parameters)]);
             for (dtype, parameters) in &weights.by_dtype {
-                table.row([format!("  {dtype}"), count(*parameters as f64)]);
+                table.row([format!("  {dtype}"), grouped(*parameters)]);
             }
             table.row(["weights", &format!("{}B", count(weights.bytes as f64))]);
             table.row(["state", &format!("{}B a sequence", count(4.0 * state as f64))]);
@@ -92,7 +93,7 @@ fn mixer(mixer: &MixerConfig) -> serde_json::Value {
     match *mixer {
         MixerConfig::Mamba1 { d_inner, d_state, d_conv, dt_rank, select_eps } => json!({
             "d_inner": d_inner, "d_state": d_state, "d_conv": d_conv, "dt_rank": dt_rank,
-            "select_eps": select_eps,
+            "select_eps": select_eps.map(decimal),
         }),
         MixerConfig::Mamba2 {
             heads,
@@ -106,9 +107,39 @@ fn mixer(mixer: &MixerConfig) -> serde_json::Value {
             d_per_element,
         } => json!({
             "heads": heads, "head_dim": head_dim, "groups": groups, "d_state": d_state,
-            "d_conv": d_conv, "dt_min": dt_limits.min, "dt_max": dt_limits.max,
+            "d_conv": d_conv, "dt_min": decimal(dt_limits.min), "dt_max": decimal(dt_limits.max),
             "gate": format!("{gate:?}").to_lowercase(), "d_mlp": d_mlp,
             "d_per_element": d_per_element,
         }),
+    }
+}
+
+/// 129135360 as 129,135,360.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The number as it was written: 0.001, not the f64 nearest to its f32.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn digits_are_grouped_by_three() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (129_135_360, "129,135,360")]
+        {
+            assert_eq!(super::grouped(number), text);
+        }
     }
 }
