@@ -39,8 +39,6 @@ pub(crate) fn attend<B: Backend>(
             position,
             window: cache.window(),
             heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
             scale: config.scale,
         };
         let out = ColumnsMut::all(attended, q_width + config.d_mlp).part(0, q_width);

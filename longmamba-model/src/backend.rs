@@ -221,10 +221,6 @@ pub struct AttentionInputs<'a, B: Backend> {
     pub window: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// The width of a head.
-    pub head_dim: usize,
     /// The scores' factor.
     pub scale: f32,
 }

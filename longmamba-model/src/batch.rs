@@ -103,13 +103,13 @@ impl<B: Backend> Batch<B> {
     /// the batch is as it was.
     pub fn prefill_of(&mut self, totals: &[usize]) -> Result<()> {
         self.check_count(totals.len())?;
-        let begun = |s: &Sequence<B>| s.position > 0 || s.total.is_some();
-        let mut all: Vec<_> =
-            self.sequences.iter_mut().zip(totals).filter(|(_, t)| **t > 0).collect();
-        // The fault of one must not leave the others announced.
-        all.sort_by_key(|(sequence, _)| !begun(sequence));
-        for (sequence, &total) in all {
-            sequence.announce(&self.model, &self.options, total)?;
+        for (sequence, _) in self.sequences.iter().zip(totals).filter(|(_, total)| **total > 0) {
+            sequence.check_unannounced()?;
+        }
+        for (sequence, &total) in self.sequences.iter_mut().zip(totals) {
+            if total > 0 {
+                sequence.announce(&self.model, &self.options, total)?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,9 @@
 mod folder;
 mod safetensors;
 
+#[cfg(feature = "download")]
+pub(crate) use folder::weight_map;
+
 use crate::{Error, Result, mmap, torch};
 use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};

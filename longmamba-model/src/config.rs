@@ -251,6 +251,11 @@ impl MixerConfig {
         }
     }
 
+    /// The shape of the convolution's history: its last inputs, `[d_conv - 1, conv_dim]`.
+    pub fn history_shape(&self) -> [usize; 2] {
+        [self.d_conv() - 1, self.conv_dim()]
+    }
+
     /// The shape in which the state of one sequence is stored, innermost last: `[d_state, d_inner]`
     /// or `[heads, d_state, head_dim]`. Neighbouring channels lie side by side, as SIMD lanes want.
     pub fn state_shape(&self) -> Vec<usize> {

@@ -20,7 +20,7 @@ pub(crate) struct LayerState<B: Backend> {
 
 /// Elements of a layer's convolution history and SSM state.
 pub(crate) fn state_lens(mixer: &MixerConfig) -> (usize, usize) {
-    ((mixer.d_conv() - 1) * mixer.conv_dim(), mixer.state_shape().iter().product())
+    (mixer.history_shape().iter().product(), mixer.state_shape().iter().product())
 }
 
 /// How many bytes a sequence takes.
@@ -101,16 +101,22 @@ impl<B: Backend> Sequence<B> {
         if total == 0 {
             return Err(Error::EmptyPrompt);
         }
-        if self.position > 0 || self.total.is_some() {
-            return Err(Error::Announced {
-                announced: self.total.unwrap_or(self.position),
-                given: self.position,
-                hint: "announce the prompt's length once, before its first token",
-            });
-        }
+        self.check_unannounced()?;
         self.set_thresholds(model, options, total)?;
         self.total = Some(total);
         Ok(())
+    }
+
+    /// Whether a prompt may be announced; changes nothing.
+    pub(crate) fn check_unannounced(&self) -> Result<()> {
+        if self.position == 0 && self.total.is_none() {
+            return Ok(());
+        }
+        Err(Error::Announced {
+            announced: self.total.unwrap_or(self.position),
+            given: self.position,
+            hint: "announce the prompt's length once, before its first token",
+        })
     }
 
     /// The thresholds as they were when the session was saved.

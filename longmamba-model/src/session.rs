@@ -46,12 +46,8 @@ impl Default for SessionOptions {
 impl SessionOptions {
     /// Whether a sequence that was read with these may go on with `other`.
     pub(crate) fn reads_like(&self, other: &SessionOptions) -> bool {
-        let plan = match (&self.plan, &other.plan) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.to_bytes() == b.to_bytes(),
-            (None, None) => true,
-            _ => false,
-        };
-        plan && self.lookup == other.lookup
+        self.plan == other.plan
+            && self.lookup == other.lookup
             && self.threshold_scale == other.threshold_scale
             && self.attention_window == other.attention_window
             && self.filter_decode == other.filter_decode

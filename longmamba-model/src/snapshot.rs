@@ -79,7 +79,7 @@ impl<B: Backend> Session<B> {
         let channels = config.mixer.channels();
         let mut parts: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         for (index, layer) in self.sequence.states.iter().enumerate() {
-            let history = vec![config.mixer.d_conv() - 1, config.mixer.conv_dim()];
+            let history = config.mixer.history_shape().to_vec();
             for (name, shape, len, buffer) in [
                 ("conv_history", history, conv, &layer.conv_history),
                 ("state", config.mixer.state_shape(), ssm, &layer.ssm),
@@ -180,7 +180,7 @@ impl<B: Backend> Session<B> {
         let mixer = &model.config().mixer;
         for (index, layer) in session.sequence.states.iter_mut().enumerate() {
             let name = |part: &str| format!("layers.{index}.{part}");
-            let history = [mixer.d_conv() - 1, mixer.conv_dim()];
+            let history = mixer.history_shape();
             let values = file.take_f32(&name("conv_history"), &history)?;
             model.backend().write(&values, &mut layer.conv_history)?;
             let values = file.take_f32(&name("state"), &mixer.state_shape())?;

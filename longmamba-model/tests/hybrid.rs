@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_close, fixture, plan, random_tokens};
+use common::{all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::{Error, KV_PAGE, Model, Session, SessionOptions};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -24,15 +24,6 @@ fn model(name: &str) -> Arc<Model> {
 
 fn options(chunk_len: usize, attention_window: Option<usize>) -> SessionOptions {
     SessionOptions { chunk_len, attention_window, ..Default::default() }
-}
-
-/// Logits of every position.
-fn all_logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    let mut all = Vec::new();
-    session
-        .prefill_scored(tokens, 0..tokens.len(), |_, logits| all.extend_from_slice(logits))
-        .unwrap();
-    all
 }
 
 /// None, smaller than a page, around one, and larger.

@@ -9,8 +9,8 @@ fn parameters(name: &str) -> usize {
     tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }
 
-/// Mamba-1 and Zamba2: what the model pages on the Hugging Face hub say. Mamba-2, whose pages give no
-/// exact number: what transformers counts for a model of that shape.
+/// Mamba-1 and Zamba2: the numbers that public code notes for the published checkpoints. Mamba-2, for
+/// which none was found: what transformers counts for a model of that shape.
 #[test]
 fn parameters_are_those_published() {
     for (name, published) in [

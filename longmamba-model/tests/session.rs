@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Shape, VOCAB, assert_close, plan, random_tokens, shapes};
+use common::{Shape, VOCAB, all_logits, assert_close, plan, random_tokens, shapes};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::{Error, Model, Session, SessionOptions};
 use proptest::prelude::*;
@@ -10,15 +10,6 @@ use std::sync::Arc;
 
 fn options(chunk_len: usize, plan: Option<Arc<Plan>>) -> SessionOptions {
     SessionOptions { chunk_len, plan, lookup: Lookup::Nearest, ..Default::default() }
-}
-
-/// Logits of every position.
-fn all_logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    let mut all = Vec::new();
-    session
-        .prefill_scored(tokens, 0..tokens.len(), |_, logits| all.extend_from_slice(logits))
-        .unwrap();
-    all
 }
 
 /// How far logits may differ between two splits of the same prompt, relative to the largest. Masked

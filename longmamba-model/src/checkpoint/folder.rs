@@ -9,10 +9,16 @@ use std::path::{Component, Path};
 /// What a folder's weights may be called; the first that is there is taken.
 const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// Which shard each tensor is in.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+/// Which shard each tensor is in, as an index file says. The names are not checked.
+pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read(index).map_err(Error::io(index))?;
+    let Index { weight_map } = serde_json::from_slice(&text)
+        .map_err(|e| Error::malformed(index, format!("not an index of shards: {e}")))?;
+    Ok(weight_map)
 }
 
 impl Checkpoint {
@@ -37,9 +43,7 @@ impl Checkpoint {
     }
 
     fn open_shards(folder: &Path, index: &Path, options: LoadOptions) -> Result<Self> {
-        let text = std::fs::read(index).map_err(Error::io(index))?;
-        let Index { weight_map } = serde_json::from_slice(&text)
-            .map_err(|e| Error::malformed(index, format!("not an index of shards: {e}")))?;
+        let weight_map = weight_map(index)?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let mut all: Option<Checkpoint> = None;
         for &shard in &shards {

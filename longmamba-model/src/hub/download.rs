@@ -2,12 +2,12 @@
 mod tests;
 
 use super::{Environment, ModelId, cache_folder, in_cache, is_commit, is_name, variable};
+use crate::checkpoint::weight_map;
 use crate::{Error, Result, write_whole};
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
-use serde::Deserialize;
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -165,14 +165,7 @@ impl Commit<'_> {
 
 /// The files that an index of weights names.
 fn shards(index: &Path) -> Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bytes = fs::read(index).map_err(Error::io(index))?;
-    let parsed: Index = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::malformed(index, format!("not an index of weights: {e}")))?;
-    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    let names: BTreeSet<String> = weight_map(index)?.into_values().collect();
     match names.iter().find(|name| !is_name(name)) {
         None => Ok(names),
         Some(name) => Err(Error::malformed(index, format!("{name:?} is no name of a file"))),

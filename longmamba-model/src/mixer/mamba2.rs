@@ -158,7 +158,7 @@ impl<B: Backend> Mamba2<B> {
 
         let width = d_mlp + d_inner;
         let (y, z) = (Columns::all(&*y, d_inner), zxbcdt.part(0, d_inner));
-        let mut out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
+        let out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
         match &self.gate {
             Gate::Norm(norm) => backend.gated_norm(rows, y, z, norm, d_inner / groups, out)?,
             Gate::Plain => backend.gate(rows, y, z, Activation::Silu, out)?,
@@ -171,7 +171,6 @@ impl<B: Backend> Mamba2<B> {
                     backend.norm(rows, y.part(part.0, part.1), norm, to)?;
                 }
                 let y = Columns::all(&*conv, stride).part(0, d_inner);
-                out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
                 backend.gate(rows, y, z, Activation::Silu, out)?;
             }
         }

@@ -3,7 +3,7 @@
 
 use longmamba_model::policy::{Aggregate, CalibrationSettings, Plan};
 use longmamba_model::verify::Tolerance;
-use longmamba_model::{CpuBackend, Model, calibrate};
+use longmamba_model::{CpuBackend, Model, Session, calibrate};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -144,6 +144,15 @@ pub fn safetensors_file(tensors: &Tensors) -> Vec<u8> {
 pub fn random_tokens(seed: u64, len: usize) -> Vec<u32> {
     let mut rng = fastrand::Rng::with_seed(seed);
     (0..len).map(|_| rng.u32(0..VOCAB as u32)).collect()
+}
+
+/// Logits of every position.
+pub fn all_logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    session
+        .prefill_scored(tokens, 0..tokens.len(), |_, logits| all.extend_from_slice(logits))
+        .unwrap();
+    all
 }
 
 /// Panics with the worst element where two sets of logits differ by more than rounding.

@@ -37,10 +37,8 @@ impl Inspect {
                 "attention_adapters": s.attention_adapters, "d_intermediate": s.d_intermediate,
             })
         });
-        let (conv, ssm) = (
-            (config.mixer.d_conv() - 1) * config.mixer.conv_dim(),
-            config.mixer.state_shape().iter().product::<usize>(),
-        );
+        let conv = config.mixer.history_shape().iter().product::<usize>();
+        let ssm = config.mixer.state_shape().iter().product::<usize>();
         let state = (conv + ssm) * config.recurrent_layers();
         let json = json!({
             "model": loaded.name, "format": format!("{:?}", config.format),
