@@ -4,12 +4,16 @@
 //! a stage that needs only some columns of a buffer takes them in place through [`Columns`].
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 pub use cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaBackend;
 
 use crate::Result;
 use crate::config::Rope;
-use longmamba_core::{AlignedVec, DtLimits, Tensor};
+use longmamba_core::{AlignedVec, DType, DtLimits, Tensor};
 pub use longmamba_cpu::Activation;
 
 /// Some neighbouring columns of a row-major buffer of activations.
@@ -91,12 +95,13 @@ pub struct Linear<B: Backend> {
     pub inputs: usize,
     /// Rows of the weight.
     pub outputs: usize,
+    /// The weight's type.
+    pub dtype: DType,
 }
 
 impl<B: Backend> Clone for Linear<B> {
     fn clone(&self) -> Self {
-        let Linear { weight, bias, inputs, outputs } = self;
-        Linear { weight: weight.clone(), bias: bias.clone(), inputs: *inputs, outputs: *outputs }
+        Linear { weight: self.weight.clone(), bias: self.bias.clone(), ..*self }
     }
 }
 
@@ -146,6 +151,9 @@ pub struct Recurrence<B: Backend> {
     pub dt_bias: B::Vector,
     /// Limits of Δ after softplus.
     pub dt_limits: DtLimits,
+    /// The type of the layer's projections. A device may round x, B and C to it, where that makes it
+    /// faster: they come from weights of no more precision.
+    pub dtype: DType,
 }
 
 /// The activations that a Mamba-1 scan reads.
@@ -252,17 +260,21 @@ impl DeltaSums {
 
 /// A device: its buffers, and the stages on them. `rows` is the number of tokens that a stage works
 /// on; inputs and outputs say where in their buffers those lie.
-pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
+pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// Activations and state, `f32`, of a fixed size.
     type Buffer: Send + Sync + std::fmt::Debug;
     /// A large weight, used in place where that is possible. Clones share it.
     type Matrix: Clone + Send + Sync + std::fmt::Debug;
     /// A small weight, `f32`. Clones share it.
     type Vector: Clone + Send + Sync + std::fmt::Debug;
+    /// What a layer has seen of Δ, where the scan adds to it.
+    type Sums: Send + Sync + std::fmt::Debug;
     /// Keys and values of [`KV_PAGE`] positions.
     type Page: Send + Sync + std::fmt::Debug;
     /// Room that stages work in; one a session.
     type Scratch: Send + Default + std::fmt::Debug;
+    /// What was recorded of a step; one a session.
+    type Recording: Send + Default + std::fmt::Debug;
 
     /// Takes over a large weight.
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix>;
@@ -277,12 +289,32 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
     /// Copies `values` to the start of the buffer.
     fn write(&self, values: &[f32], buffer: &mut Self::Buffer) -> Result<()>;
 
+    /// Sums of zero for `channels` channels.
+    fn sums(&self, channels: usize) -> Result<Self::Sums>;
+    /// Copies sums to the host.
+    fn read_sums(&self, sums: &Self::Sums) -> Result<DeltaSums>;
+    /// The reverse of [`Backend::read_sums`]; as many channels.
+    fn write_sums(&self, values: &DeltaSums, sums: &mut Self::Sums) -> Result<()>;
+
+    /// Does `work`: stages that are the same, with the same buffers and sizes, whenever `key` is. A
+    /// device may record them, and do the recorded ones from then on.
+    fn repeat(
+        &self,
+        recording: &mut Self::Recording,
+        key: &[u64],
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()>;
+
+    /// How many sequences are best read at the same time, each in a thread of its own.
+    fn sequences_at_once(&self) -> usize;
+
     /// Runs `work` where this device's stages run best (on the CPU: inside its thread pool).
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
 
     /// Embedding: row `tokens[i]` of `table` to row i of `out`.
     fn embedding(
         &self,
+        scratch: &mut Self::Scratch,
         table: &Self::Matrix,
         tokens: &[u32],
         out: ColumnsMut<'_, Self::Buffer>,
@@ -334,9 +366,9 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         rows: usize,
         inputs: ScanInputs<'_, Self::Buffer>,
         recurrence: &Recurrence<Self>,
-        delta_min: Option<&[f32]>,
+        delta_min: Option<&Self::Vector>,
         state: &mut Self::Buffer,
-        sums: &mut DeltaSums,
+        sums: &mut Self::Sums,
         y: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 
@@ -348,9 +380,9 @@ pub trait Backend: Sized + Send + Sync + std::fmt::Debug {
         rows: usize,
         inputs: SsdStageInputs<'_, Self::Buffer>,
         recurrence: &Recurrence<Self>,
-        delta_min: Option<&[f32]>,
+        delta_min: Option<&Self::Vector>,
         state: &mut Self::Buffer,
-        sums: &mut DeltaSums,
+        sums: &mut Self::Sums,
         y: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()>;
 

@@ -51,6 +51,11 @@ impl<B: Backend> Batch<B> {
         Ok(Batch { model, options, sequences, work })
     }
 
+    /// The model.
+    pub fn model(&self) -> &Arc<Model<B>> {
+        &self.model
+    }
+
     /// The number of sequences.
     pub fn len(&self) -> usize {
         self.sequences.len()
@@ -79,10 +84,13 @@ impl<B: Backend> Batch<B> {
 
     /// As [`Session::delta_sums`], of sequence `index`.
     ///
+    /// # Errors
+    /// As [`Session::delta_sums`].
+    ///
     /// # Panics
     /// Where there is no such sequence.
-    pub fn delta_sums(&self, index: usize, layer: usize) -> Option<&DeltaSums> {
-        self.sequences[index].states.get(layer).map(|s| &s.sums)
+    pub fn delta_sums(&self, index: usize, layer: usize) -> Result<DeltaSums> {
+        self.sequences[index].delta_sums(self.model.backend(), layer)
     }
 
     /// What all states take in memory.

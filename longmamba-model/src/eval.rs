@@ -46,8 +46,8 @@ impl Estimate {
 /// Called with the number of tokens that a sample had, from the thread that finished it.
 pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// Runs `work` for samples 0 to `count`, in order of start, as many at a time as the device's pool has
-/// threads; the results are in order of samples.
+/// Runs `work` for samples 0 to `count`, in order of start, as many at a time as the device
+/// reads best together; the results are in order of samples.
 ///
 /// Samples are spread over threads because small models have too little work in a chunk for several;
 /// in a large model the stages inside a sample use the threads that others leave idle.
@@ -76,7 +76,7 @@ pub(crate) fn samples<B: Backend, T: Send>(
         }
     };
     model.backend().run(|| {
-        let workers = rayon::current_num_threads().min(count);
+        let workers = model.backend().sequences_at_once().min(count);
         rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| worker())));
     });
     let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());

@@ -32,9 +32,10 @@ impl<B: Backend> Loader<'_, B> {
         bias: bool,
     ) -> Result<Linear<B>> {
         let weight = self.weights.take(&format!("{name}.weight"), &[outputs, inputs])?;
+        let dtype = weight.dtype();
         let weight = self.backend.matrix(weight)?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), &[outputs])).transpose()?;
-        Ok(Linear { weight, bias, inputs, outputs })
+        Ok(Linear { weight, bias, inputs, outputs, dtype })
     }
 
     /// `name.weight`, and `name.bias` for a layer norm.

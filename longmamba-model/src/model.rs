@@ -200,16 +200,25 @@ impl<B: Backend> Model<B> {
         let (backend, width) = (&self.backend, self.config.d_model);
         let rows = work.tokens.len();
         let hidden = ColumnsMut::all(&mut work.hidden, width);
-        backend.embedding(&self.embedding, &work.tokens, hidden)?;
+        backend.embedding(&mut work.scratch, &self.embedding, &work.tokens, hidden)?;
         if self.config.shared.is_some() {
             // For the shared blocks, which read the embedding beside the residual stream.
             let (hidden, pair) = (&work.hidden, &mut work.paired);
             let right = ColumnsMut::all(pair, 2 * width).part(width, width);
             backend.copy(rows, Columns::all(hidden, width), false, right)?;
         }
+        // A step of one token each gives the device the same work every time, but where attention
+        // looks at more positions.
+        work.key.clear();
+        let step_only = work.segments.iter().all(|s| s.rows == 1);
+        if step_only && observer.is_none() && self.config.attention.is_none() {
+            work.key.extend(work.segments.iter().map(|s| sequences[s.sequence].buffers));
+        }
         let segments = std::mem::take(&mut work.segments);
+        let key = std::mem::take(&mut work.key);
+        let mut recording = std::mem::take(&mut work.recording);
         let mut step = Step { backend, rows, work, segments: &segments, sequences };
-        let mut run = || {
+        let run = || {
             for layer in &self.layers {
                 layer.forward(&mut step)?;
                 if let (Some(observe), Mixing::Recurrent(mixer, index)) =
@@ -222,9 +231,9 @@ impl<B: Backend> Model<B> {
             }
             Ok(())
         };
-        let result = run();
-        // Back to where its memory is kept.
-        work.segments = segments;
+        let result = backend.repeat(&mut recording, &key, run);
+        // Back to where their memory is kept.
+        (work.segments, work.key, work.recording) = (segments, key, recording);
         result
     }
 
@@ -265,15 +274,20 @@ impl<B: Backend> Parts<B> {
     fn load(config: &Config, weights: &mut Checkpoint, backend: &B) -> Result<Self> {
         let (inputs, outputs) = (config.d_model, config.vocab_rows);
         let embedding = weights.take(config.format.embedding(weights), &[outputs, inputs])?;
+        let dtype = embedding.dtype();
         let embedding = backend.matrix(embedding)?;
-        let head = match config.tied_head {
-            true => embedding.clone(),
-            false => backend.matrix(weights.take(HEAD, &[outputs, inputs])?)?,
+        let (head, dtype) = match config.tied_head {
+            true => (embedding.clone(), dtype),
+            false => {
+                let head = weights.take(HEAD, &[outputs, inputs])?;
+                let dtype = head.dtype();
+                (backend.matrix(head)?, dtype)
+            }
         };
         let mut loader = Loader { config, weights, backend };
         let layers = layers(&mut loader)?;
         let final_norm = loader.norm(config.format.final_norm(), config.d_model)?;
-        let head = Linear { weight: head, bias: None, inputs, outputs };
+        let head = Linear { weight: head, bias: None, inputs, outputs, dtype };
         Ok(Parts { embedding, head, layers, final_norm })
     }
 }

@@ -6,6 +6,8 @@ use crate::config::MixerConfig;
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::{Error, Result};
+use longmamba_core::AlignedVec;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What one recurrent layer remembers of a sequence.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub(crate) struct LayerState<B: Backend> {
     /// [`MixerConfig::state_shape`].
     pub ssm: B::Buffer,
     /// What was seen of Δ.
-    pub sums: DeltaSums,
+    pub sums: B::Sums,
 }
 
 /// Elements of a layer's convolution history and SSM state.
@@ -39,14 +41,22 @@ pub(crate) struct Sequence<B: Backend> {
     pub states: Vec<LayerState<B>>,
     /// One an attention layer.
     pub caches: Vec<KvCache<B>>,
-    /// `[recurrent layers, channels]`, or empty: no mask.
-    pub delta_min: Vec<f32>,
+    /// `[channels]` for each recurrent layer, or empty: no mask.
+    pub delta_min: Vec<B::Vector>,
     /// Tokens of the prompt, once known.
     pub total: Option<usize>,
     /// Tokens read so far.
     pub position: usize,
     /// Of the last token read.
     pub logits: Vec<f32>,
+    /// Another number whenever another buffer, or another mask, comes into use.
+    pub buffers: u64,
+}
+
+/// A number that no sequence had.
+fn unused() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl<B: Backend> Sequence<B> {
@@ -57,7 +67,7 @@ impl<B: Backend> Sequence<B> {
             Ok(LayerState {
                 conv_history: backend.buffer(conv)?,
                 ssm: backend.buffer(ssm)?,
-                sums: DeltaSums::new(config.mixer.channels()),
+                sums: backend.sums(config.mixer.channels())?,
             })
         };
         let window = options.attention_window.unwrap_or(usize::MAX);
@@ -74,14 +84,21 @@ impl<B: Backend> Sequence<B> {
             total: None,
             position: 0,
             logits: vec![0.0; config.vocab_size],
+            buffers: unused(),
         })
     }
 
     /// The state of a recurrent layer, and its thresholds where there are some.
-    pub(crate) fn recurrent(&mut self, index: usize) -> (&mut LayerState<B>, Option<&[f32]>) {
-        let state = &mut self.states[index];
-        let channels = state.sums.kept.len();
-        (state, self.delta_min.chunks_exact(channels).nth(index))
+    pub(crate) fn recurrent(&mut self, index: usize) -> (&mut LayerState<B>, Option<&B::Vector>) {
+        (&mut self.states[index], self.delta_min.get(index))
+    }
+
+    /// What recurrent layer `layer` has seen of Δ.
+    pub(crate) fn delta_sums(&self, backend: &B, layer: usize) -> Result<DeltaSums> {
+        match self.states.get(layer) {
+            Some(state) => backend.read_sums(&state.sums),
+            None => Err(Error::argument(format!("there is no recurrent layer {layer}"))),
+        }
     }
 
     pub(crate) fn memory(&self, model: &Model<B>) -> StateMemory {
@@ -141,13 +158,17 @@ impl<B: Backend> Sequence<B> {
         total: usize,
     ) -> Result<()> {
         self.delta_min.clear();
+        self.buffers = unused();
         let Some(plan) = &options.plan else { return Ok(()) };
         let channels = model.config().mixer.channels();
-        self.delta_min.resize(self.states.len() * channels, 0.0);
-        for (layer, out) in self.delta_min.chunks_exact_mut(channels).enumerate() {
-            plan.delta_min(layer, total, options.lookup, options.threshold_scale, out)?;
+        let mut filters = false;
+        for layer in 0..self.states.len() {
+            let mut delta_min = AlignedVec::zeros(channels);
+            plan.delta_min(layer, total, options.lookup, options.threshold_scale, &mut delta_min)?;
+            filters |= delta_min.iter().any(|&d| d > 0.0);
+            self.delta_min.push(model.backend().vector(delta_min)?);
         }
-        if self.delta_min.iter().all(|&d| d <= 0.0) {
+        if !filters {
             self.delta_min.clear();
         }
         Ok(())
@@ -201,8 +222,9 @@ impl<B: Backend> Sequence<B> {
     pub(crate) fn begin_step(&mut self, options: &SessionOptions) {
         // A sequence that begins with steps has no prompt.
         self.total.get_or_insert(0);
-        if !options.filter_decode {
+        if !options.filter_decode && !self.delta_min.is_empty() {
             self.delta_min.clear();
+            self.buffers = unused();
         }
     }
 
@@ -220,7 +242,7 @@ impl<B: Backend> Sequence<B> {
         for (from, to) in self.states.iter().zip(&mut fork.states) {
             copy(&from.conv_history, &mut to.conv_history, conv)?;
             copy(&from.ssm, &mut to.ssm, ssm)?;
-            to.sums = from.sums.clone();
+            backend.write_sums(&backend.read_sums(&from.sums)?, &mut to.sums)?;
         }
         let history = model.config().attention.as_ref().map_or(0, crate::cache::history_len);
         for (from, to) in self.caches.iter().zip(&mut fork.caches) {

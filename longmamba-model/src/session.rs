@@ -136,9 +136,12 @@ impl<B: Backend> Session<B> {
     }
 
     /// What recurrent layer `layer` has seen of Δ, per channel: how much decay was accumulated, and
-    /// how many tokens the mask kept. `None` past the last layer.
-    pub fn delta_sums(&self, layer: usize) -> Option<&DeltaSums> {
-        self.sequence.states.get(layer).map(|s| &s.sums)
+    /// how many tokens the mask kept.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where there is no such layer.
+    pub fn delta_sums(&self, layer: usize) -> Result<DeltaSums> {
+        self.sequence.delta_sums(self.model.backend(), layer)
     }
 
     /// What the sequence's state takes in memory.

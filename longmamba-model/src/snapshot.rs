@@ -89,7 +89,8 @@ impl<B: Backend> Session<B> {
                 let bytes = bytemuck::cast_slice(&values).to_vec();
                 parts.push((format!("layers.{index}.{name}"), Dtype::F32, shape, bytes));
             }
-            let DeltaSums { delta_sum, kept_sum, kept } = &layer.sums;
+            let DeltaSums { delta_sum, kept_sum, kept } =
+                &self.model.backend().read_sums(&layer.sums)?;
             for (name, dtype, bytes) in [
                 ("delta_sum", Dtype::F64, bytemuck::cast_slice(delta_sum)),
                 ("kept_sum", Dtype::F64, bytemuck::cast_slice(kept_sum)),
@@ -187,18 +188,18 @@ impl<B: Backend> Session<B> {
             model.backend().write(&values, &mut layer.ssm)?;
             let channels = mixer.channels();
             let kept = file.take_integers(&name("kept"))?;
-            layer.sums = DeltaSums {
+            let sums = DeltaSums {
                 delta_sum: file.take_f64(&name("delta_sum"))?,
                 kept_sum: file.take_f64(&name("kept_sum"))?,
                 kept: kept.into_iter().map(|k| u64::try_from(k).unwrap_or(0)).collect(),
             };
-            let sums = &layer.sums;
             if [sums.delta_sum.len(), sums.kept_sum.len(), sums.kept.len()] != [channels; 3] {
                 return refuse(format!(
                     "{} has another number of channels than the model",
                     name("kept")
                 ));
             }
+            model.backend().write_sums(&sums, &mut layer.sums)?;
         }
         // Beyond any sequence that was ever read, and so far that sums of positions would overflow.
         if header.position > usize::MAX / 2 {

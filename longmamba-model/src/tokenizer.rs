@@ -89,7 +89,8 @@ impl Tokenizer {
     /// The tokenizer of a model: what its config says, or `tokenizer.json` in `folder`.
     ///
     /// # Errors
-    /// As [`Tokenizer::read`]; [`Error::Tokenizer`] where the folder has no such file.
+    /// [`Error::Io`]; [`Error::Malformed`] where the file is no tokenizer; [`Error::Tokenizer`] where the
+    /// folder has no such file.
     pub fn for_model(config: &Config, folder: &Path) -> Result<Self> {
         if config.tokenizer == TokenizerKind::Bytes {
             return Ok(Self::bytes());

@@ -21,6 +21,9 @@ pub(crate) struct Segment {
 #[derive(Debug)]
 pub(crate) struct Workspace<B: Backend> {
     pub scratch: B::Scratch,
+    pub recording: B::Recording,
+    /// [`Sequence::buffers`](crate::sequence::Sequence::buffers) of the sequences in a step.
+    pub key: Vec<u64>,
     /// `d_model`: the residual stream.
     pub hidden: B::Buffer,
     /// `d_model`: after the norm.
@@ -94,6 +97,8 @@ impl<B: Backend> Workspace<B> {
         let logit_rows = chunk_len.min(64);
         Ok(Workspace {
             scratch: B::Scratch::default(),
+            recording: B::Recording::default(),
+            key: Vec::with_capacity(1),
             hidden: rows(d_model)?,
             normed: rows(d_model)?,
             projected: rows(mixer.projected().max(attention_projected))?,

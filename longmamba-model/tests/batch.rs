@@ -62,13 +62,15 @@ struct Seen {
 }
 
 fn seen(batch: &Batch, index: usize) -> Seen {
-    let sums = (0..).map_while(|layer| batch.delta_sums(index, layer).cloned());
+    let layers = 0..batch.model().config().recurrent_layers();
+    let sums = layers.map(|layer| batch.delta_sums(index, layer).unwrap());
     let (position, logits) = (batch.position(index), batch.logits(index).to_vec());
     Seen { position, logits, sums: sums.collect() }
 }
 
 fn seen_alone(session: &Session) -> Seen {
-    let sums = (0..).map_while(|layer| session.delta_sums(layer).cloned());
+    let layers = 0..session.model().config().recurrent_layers();
+    let sums = layers.map(|layer| session.delta_sums(layer).unwrap());
     Seen { position: session.position(), logits: session.logits().to_vec(), sums: sums.collect() }
 }
 

@@ -124,8 +124,10 @@ impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Matrix = Tensor;
     type Vector = Arc<AlignedVec<f32>>;
+    type Sums = DeltaSums;
     type Page = KvPage;
     type Scratch = Scratch;
+    type Recording = ();
 
     fn matrix(&self, weight: Tensor) -> Result<Tensor> {
         Ok(weight)
@@ -153,6 +155,27 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn sums(&self, channels: usize) -> Result<DeltaSums> {
+        Ok(DeltaSums::new(channels))
+    }
+
+    fn read_sums(&self, sums: &DeltaSums) -> Result<DeltaSums> {
+        Ok(sums.clone())
+    }
+
+    fn write_sums(&self, values: &DeltaSums, sums: &mut DeltaSums) -> Result<()> {
+        sums.clone_from(values);
+        Ok(())
+    }
+
+    fn repeat(&self, (): &mut (), _: &[u64], work: impl FnOnce() -> Result<()>) -> Result<()> {
+        work()
+    }
+
+    fn sequences_at_once(&self) -> usize {
+        self.threads()
+    }
+
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
             Some(pool) => pool.install(work),
@@ -162,6 +185,7 @@ impl Backend for CpuBackend {
 
     fn embedding(
         &self,
+        _: &mut Scratch,
         table: &Tensor,
         tokens: &[u32],
         mut out: ColumnsMut<'_, Buffer>,
@@ -245,7 +269,7 @@ impl Backend for CpuBackend {
         rows: usize,
         inputs: ScanInputs<'_, Buffer>,
         recurrence: &Recurrence<Self>,
-        delta_min: Option<&[f32]>,
+        delta_min: Option<&Self::Vector>,
         state: &mut Buffer,
         sums: &mut DeltaSums,
         mut y: ColumnsMut<'_, Buffer>,
@@ -260,7 +284,7 @@ impl Backend for CpuBackend {
             z: Some(inputs.z.sequence(rows)?),
             d: Some(&recurrence.d),
             dt_bias: Some(&recurrence.dt_bias),
-            delta_min,
+            delta_min: delta_min.map(|d| &d[..]),
             dt_limits: recurrence.dt_limits,
             lengths: None,
         })?;
@@ -278,7 +302,7 @@ impl Backend for CpuBackend {
         rows: usize,
         inputs: SsdStageInputs<'_, Buffer>,
         recurrence: &Recurrence<Self>,
-        delta_min: Option<&[f32]>,
+        delta_min: Option<&Self::Vector>,
         state: &mut Buffer,
         sums: &mut DeltaSums,
         mut y: ColumnsMut<'_, Buffer>,
@@ -293,7 +317,7 @@ impl Backend for CpuBackend {
             c: inputs.c.parts(rows, groups)?,
             d: Some(&recurrence.d),
             dt_bias: Some(&recurrence.dt_bias),
-            delta_min,
+            delta_min: delta_min.map(|d| &d[..]),
             dt_limits: recurrence.dt_limits,
             lengths: None,
         })?;

@@ -41,11 +41,13 @@ impl<B: Backend> Mamba1<B> {
             None => None,
             Some(eps) => Some([loader.plain_norm(dt_rank, eps)?, loader.plain_norm(d_state, eps)?]),
         };
+        let in_proj = loader.linear(&part("in_proj"), 2 * d_inner, d_model, bias)?;
+        let dtype = in_proj.dtype;
         Ok(Mamba1 {
             d_inner,
             d_state,
             dt_rank,
-            in_proj: loader.linear(&part("in_proj"), 2 * d_inner, d_model, bias)?,
+            in_proj,
             conv: loader.conv(&part("conv1d"), d_inner, d_conv, config.conv_bias, true)?,
             x_proj: loader.linear(&part("x_proj"), dt_rank + 2 * d_state, d_inner, false)?,
             select_norms,
@@ -55,6 +57,7 @@ impl<B: Backend> Mamba1<B> {
                 d: loader.vector(&part("D"), &[d_inner])?,
                 dt_bias: loader.vector(&part("dt_proj.bias"), &[d_inner])?,
                 dt_limits: DtLimits::default(),
+                dtype,
             },
             out_proj: loader.linear(&part("out_proj"), d_model, d_inner, bias)?,
         })

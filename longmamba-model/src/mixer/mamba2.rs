@@ -94,19 +94,22 @@ impl<B: Backend> Mamba2<B> {
         let part = |part: &str| format!("{name}.{part}");
         let a = loader.decay_rates(name, &[heads])?;
         let skip = if d_per_element { d_inner } else { heads };
+        let in_proj = loader.linear(&part("in_proj"), projected, d_model, bias)?;
+        let dtype = in_proj.dtype;
         Ok(Mamba2 {
             heads,
             groups,
             d_state,
             d_inner,
             d_mlp,
-            in_proj: loader.linear(&part("in_proj"), projected, d_model, bias)?,
+            in_proj,
             conv: loader.conv(&part("conv1d"), conv_dim, d_conv, config.conv_bias, true)?,
             recurrence: Recurrence {
                 a: loader.backend.vector(a)?,
                 d: loader.vector(&part("D"), &[skip])?,
                 dt_bias: loader.vector(&part("dt_bias"), &[heads])?,
                 dt_limits,
+                dtype,
             },
             gate: Gate::load(loader, &part("norm"), gate, d_inner, groups)?,
             out_proj: loader.linear(&part("out_proj"), d_model, d_mlp + d_inner, bias)?,
