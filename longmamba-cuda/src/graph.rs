@@ -1,0 +1,59 @@
+//! Work that is recorded once and replayed in one launch.
+
+use crate::launch::{Kept, Recorded};
+use crate::{Device, Error, Result};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+
+/// A sequence of launches and copies, to be done again with the same buffers and sizes. The buffers live
+/// as long as the graph.
+pub struct Graph {
+    recorded: Recorded,
+    device: Device,
+    buffers: Kept,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("buffers", &self.buffers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// Records what `work` gives to the device from this thread, without doing it. `None` where it gave
+    /// nothing.
+    ///
+    /// `work` must have been done once before: while it is recorded no kernel may be loaded, nothing
+    /// allocated, and nothing copied to or from the host.
+    ///
+    /// # Errors
+    /// What `work` returns; [`Error::Capturing`] where another graph is being recorded;
+    /// [`Error::Driver`].
+    pub fn capture<E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Option<Graph>, E> {
+        let fail = Error::driver("capture a graph");
+        let stream = self.context.new_stream().map_err(&fail)?;
+        if !self.kernels.start_capture(&stream) {
+            return Err(Error::Capturing.into());
+        }
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let begun = stream.begin_capture(mode).map_err(&fail);
+        let done = begun.map_err(E::from).and_then(|()| work());
+        let buffers = self.kernels.stop_capture();
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(&fail);
+        done?;
+        let device = self.clone();
+        Ok(graph?.map(|graph| Graph { recorded: Recorded::new(graph), device, buffers }))
+    }
+}
+
+impl Graph {
+    /// Does the work once.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn launch(&mut self) -> Result<()> {
+        self.recorded.replay(&self.device)
+    }
+}
