@@ -1,0 +1,235 @@
+//! Causal softmax attention over keys and values that are kept in pages.
+//!
+//! Memory does not grow with the number of positions: the maximum and the sum of each query's softmax are
+//! carried from key to key (arXiv 1805.02867).
+
+mod page;
+mod scratch;
+
+pub use page::{KV_PAGE, KvPage};
+pub use scratch::AttentionScratch;
+
+use crate::launch::{Grid, Pointer};
+use crate::plane::{Operand, lines, refuse};
+use crate::ptx::Module;
+use crate::{Device, Error, Result, Rows, RowsMut};
+use longmamba_core::Error as ArgumentError;
+
+/// Up to this many queries each go over the keys by themselves; more do so together.
+const FEW: usize = 4;
+
+/// Heads that share their keys and that a block takes together.
+const SHARING: usize = 4;
+
+/// The fewest keys that are worth a block.
+const LEAST_KEYS: usize = 256;
+
+/// The most blocks that share the keys of a query.
+const MOST_SPLITS: usize = 256;
+
+/// The arguments of [`Device::attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionArgs<'a> {
+    /// `[rows, heads · head_dim]`: the queries of neighbouring positions.
+    pub q: Rows<'a, f32>,
+    /// Query heads; a multiple of the pages' heads. Head `h` reads key head `h · kv_heads / heads`.
+    pub heads: usize,
+    /// What can be attended to, in order of position.
+    pub pages: &'a [KvPage],
+    /// The position of the first page's first row.
+    pub first: usize,
+    /// The position of the first query. Its own key must be in the pages, and those of all queries.
+    pub position: usize,
+    /// The number of positions that a query sees, its own included: those before are forgotten.
+    /// `usize::MAX`: all.
+    pub window: usize,
+    /// The scores' factor, usually 1/√head_dim.
+    pub scale: f32,
+}
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Attention {
+    q: Operand,
+    out: Operand,
+    pages: Pointer,
+    sums: Pointer,
+    stats: Pointer,
+    rows: u64,
+    position: u64,
+    window: u64,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    splits: u32,
+    scale: f32,
+    unused: u32,
+}
+
+/// A kernel, and how it divides the work.
+struct Choice {
+    kernel: &'static str,
+    grid: Grid,
+    splits: usize,
+    /// What `splits` may become where more is seen.
+    most_splits: usize,
+}
+
+impl Device {
+    /// For query `p` and head `h`, over the positions `j` that it sees, `p − window < j ≤ p`, with
+    /// `g = h · kv_heads / heads`:
+    ///
+    /// ```text
+    /// out[p, h] = Σ_j softmax_j(scale · q[p, h] · k[j, g]) · v[j, g]
+    /// ```
+    ///
+    /// `out` is `[rows, heads · head_dim]`. A NaN in a key reaches the queries that see it, and no other;
+    /// one in a value reaches those, and others among the neighbouring queries that work together, which
+    /// are up to 64 where there are more than 4.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the heads do not fit each other, or a query's own position is not in the
+    /// pages, or it sees none; [`Error::Unsupported`] for heads wider than 256, or more than 65535 of
+    /// them; [`Error::NotRecordable`] while a graph is recorded; [`Error::Driver`].
+    pub fn attention(
+        &self,
+        rows: usize,
+        args: AttentionArgs<'_>,
+        mut out: RowsMut<'_, f32>,
+        scratch: &mut AttentionScratch,
+    ) -> Result<()> {
+        let AttentionArgs { heads, pages, first, position, window, scale, .. } = args;
+        let width = out.width;
+        let q = Operand::read("q", args.q, rows, width)?;
+        let out = Operand::write("out", &mut out, rows, width)?;
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return refuse("heads", heads as f64, "a divisor of q's width");
+        }
+        let head_dim = width / heads;
+        let end = first.saturating_add(pages.len() * KV_PAGE);
+        if position < first || position.saturating_add(rows) > end {
+            return refuse("position", position as f64, "a position in the pages");
+        }
+        if window == 0 {
+            return refuse("window", 0.0, "at least 1");
+        }
+        let kv_heads = pages.first().map_or(1, |page| page.kv_heads);
+        for page in pages {
+            if page.kv_heads != kv_heads || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+                let allowed = "a divisor of the number of heads, the same in all pages";
+                return refuse("kv_heads", page.kv_heads as f64, allowed);
+            }
+            if page.head_dim != head_dim {
+                let (expected, actual) = ([head_dim].into(), [page.head_dim].into());
+                return Err(ArgumentError::Shape { tensor: "head_dim", expected, actual }.into());
+            }
+        }
+        for (what, limit, actual) in
+            [("elements of a head", 256, head_dim), ("heads", 65535, heads)]
+        {
+            if actual > limit {
+                return Err(Error::Unsupported { kernel: "attention", what, limit, actual });
+            }
+        }
+        if rows == 0 || head_dim == 0 {
+            return Ok(());
+        }
+        if self.is_capturing() {
+            // The graph would go on using the table of pages when that has become another's.
+            return Err(Error::NotRecordable { what: "attention" });
+        }
+        let seen = (position + rows - first).min(window.saturating_add(rows - 1));
+        let Choice { kernel, grid, splits, most_splits } =
+            self.choose(rows, heads, kv_heads, head_dim, seen);
+        let units = rows * heads;
+        let [sums, stats] = match splits {
+            1 => [Pointer::NULL; 2],
+            // As much as it can become, so that a growing context does not move it.
+            _ => scratch.partial(self, units * most_splits * head_dim, units * most_splits * 2)?,
+        };
+        let arguments = Attention {
+            q,
+            out,
+            pages: scratch.table(self, pages)?,
+            sums,
+            stats,
+            rows: rows as u64,
+            position: (position - first) as u64,
+            window: window as u64,
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            splits: splits as u32,
+            scale,
+            unused: 0,
+        };
+        self.launch(Module::Attention, kernel, grid, &arguments)?;
+        if splits > 1 {
+            let threads = head_dim.next_multiple_of(32) as u32;
+            let grid = Grid::line(lines(units), threads);
+            self.launch(Module::Attention, "attention_combine", grid, &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// `seen`: the positions that some query sees.
+    fn choose(
+        &self,
+        rows: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        seen: usize,
+    ) -> Choice {
+        let splits = |blocks: usize, wanted: usize| {
+            let most = (wanted * self.multiprocessors() as usize).div_ceil(blocks).min(MOST_SPLITS);
+            (most.min(seen.div_ceil(LEAST_KEYS)), most)
+        };
+        if rows <= FEW {
+            let sharing = heads / kv_heads;
+            let (shared, kernels) = match sharing {
+                1 => (1, DECODE),
+                _ => (SHARING, DECODE_SHARED),
+            };
+            let blocks = kv_heads * sharing.div_ceil(shared);
+            // 16 warps on each multiprocessor, 4 a block.
+            let (splits, most_splits) = splits(blocks * rows, 4);
+            let grid =
+                Grid { blocks: [splits, blocks, rows].map(|n| n as u32), ..Grid::line(1, 128) };
+            let kernel = by_width(kernels, head_dim);
+            return Choice { kernel, grid, splits, most_splits };
+        }
+        let kernel = by_width(TILE, head_dim);
+        let (queries, stored) = match head_dim {
+            0..=64 => (64, 64),
+            65..=128 => (64, 128),
+            _ => (32, 256),
+        };
+        let tiles = rows.div_ceil(queries);
+        let (splits, most_splits) = splits(tiles * heads, 2);
+        let grid = Grid {
+            blocks: [tiles, heads, splits].map(|n| n as u32),
+            ..Grid::line(1, 4 * queries as u32)
+        };
+        // Tile in attention/tile.cuh: queries, keys, values.
+        let shared = queries * (stored + 4) + 64 * (64 + 4) + 32 * 64;
+        Choice { kernel, grid: grid.shared(shared * size_of::<f32>()), splits, most_splits }
+    }
+}
+
+const TILE: [&str; 3] = ["attention_tile_64", "attention_tile_128", "attention_tile_256"];
+const DECODE: [&str; 3] =
+    ["attention_decode_64_1", "attention_decode_128_1", "attention_decode_256_1"];
+const DECODE_SHARED: [&str; 3] =
+    ["attention_decode_64_4", "attention_decode_128_4", "attention_decode_256_4"];
+
+/// The kernel for the narrowest heads that are wide enough.
+fn by_width(kernels: [&'static str; 3], head_dim: usize) -> &'static str {
+    kernels[if head_dim <= 64 {
+        0
+    } else if head_dim <= 128 {
+        1
+    } else {
+        2
+    }]
+}
