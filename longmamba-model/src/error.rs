@@ -186,6 +186,10 @@ pub enum Error {
     /// A tensor operation was refused.
     #[error(transparent)]
     Core(#[from] longmamba_core::Error),
+    /// The GPU cannot do it.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] longmamba_cuda::Error),
 }
 
 impl Error {

@@ -11,7 +11,7 @@
 //!   [`import_plan`](fn@import_plan) — the tables that the paper's authors publish.
 //! * [`generate`](fn@generate), [`Sampler`] and [`Tokenizer`] — from text to text.
 //! * [`eval`] and [`verify`] — perplexity, recall, passkeys, and reference logits.
-//! * [`Backend`] — what a device must be able to do; [`CpuBackend`] is one.
+//! * [`Backend`] — what a device must be able to do; [`CpuBackend`] is one, `CudaBackend` another.
 //!
 #![cfg_attr(feature = "builtin", doc = "```")]
 #![cfg_attr(not(feature = "builtin"), doc = "```ignore")]
@@ -98,6 +98,13 @@
 //! # Ok::<(), longmamba_model::Error>(())
 //! ```
 //!
+//! # On a GPU
+//! With the feature `cuda` there is `CudaBackend`, for NVIDIA's GPUs of compute capability 7.5 and later; it
+//! needs their driver and nothing else. Everything here works on it as on the processor, and snapshots and
+//! plans move freely between the two. Where weights have 16 bits, prompts go through the tensor cores, which
+//! round activations to that type; `CudaBackend::with_precision` computes in `f32` throughout. Without a
+//! driver or a device, `CudaBackend::new` returns an error.
+//!
 //! # Errors
 //! Every fallible function returns [`Error`], one enum for the crate. Its variants say what kind of thing
 //! is wrong (a missing tensor, a shape, a pickle that wants more than data, a prompt longer than was
@@ -122,7 +129,7 @@
 //!
 //! # Features
 //! All are off by default. `cli`: the `longmamba` command. `builtin`: two small trained models and their
-//! plans, 1.4 MB. `tokenizers`: reads `tokenizer.json`. `download`: fetches models into the local Hugging
+//! plans, 1.4 MB. `tokenizers`: reads `tokenizer.json`. `cuda`: models on NVIDIA's GPUs. `download`: fetches models into the local Hugging
 //! Face cache.
 
 mod attention;
@@ -160,6 +167,8 @@ mod torch;
 pub mod verify;
 mod workspace;
 
+#[cfg(feature = "cuda")]
+pub use backend::CudaBackend;
 pub use backend::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, DeltaSums,
     KV_PAGE, Linear, Norm, Recurrence, ScanInputs, SsdStageInputs,

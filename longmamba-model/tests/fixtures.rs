@@ -2,23 +2,13 @@
 
 mod common;
 
-use common::fixture;
+use common::{fixture, folders};
 use longmamba_model::verify::{Tolerance, verify};
 use longmamba_model::{Cpu, CpuBackend, Model};
 
 /// How many of them there are: none is overlooked.
 const FOLDERS: usize = 21;
 const CHUNKS: [usize; 4] = [1, 7, 64, 1000];
-
-/// Every folder with a config and reference logits.
-fn folders() -> Vec<String> {
-    let all = std::fs::read_dir(fixture("")).unwrap().map(|e| e.unwrap().file_name());
-    let mut all: Vec<_> = all.map(|name| name.into_string().unwrap()).collect();
-    // The trained models have a golden file of another kind.
-    all.retain(|f| fixture(f).join("config.json").exists() && !f.ends_with("-tiny"));
-    all.sort();
-    all
-}
 
 /// Whole and in chunks, with every instruction set that this machine has.
 #[test]

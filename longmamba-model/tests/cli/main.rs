@@ -2,6 +2,8 @@
 #![cfg(feature = "cli")]
 
 mod bad_input;
+#[cfg(all(feature = "cuda", unix))]
+mod device;
 mod folder;
 mod formats;
 mod results;

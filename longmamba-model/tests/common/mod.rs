@@ -14,6 +14,16 @@ pub fn fixture(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name].iter().collect()
 }
 
+/// Every folder of fixtures with a config and reference logits, in order.
+pub fn folders() -> Vec<String> {
+    let all = std::fs::read_dir(fixture("")).unwrap().map(|e| e.unwrap().file_name());
+    let mut all: Vec<_> = all.map(|name| name.into_string().unwrap()).collect();
+    // The trained models have a golden file of another kind.
+    all.retain(|f| fixture(f).join("config.json").exists() && !f.ends_with("-tiny"));
+    all.sort();
+    all
+}
+
 pub fn backend() -> CpuBackend {
     CpuBackend::new(None).unwrap()
 }

@@ -5,7 +5,7 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::policy::{Lookup, Plan};
-use longmamba_model::{CpuBackend, Model, SessionOptions, Text, Tokenizer, hub, read_plan};
+use longmamba_model::{Backend, Model, SessionOptions, Text, Tokenizer, hub, read_plan};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +34,8 @@ pub struct ModelArg {
 
 /// A model, and what belongs to it.
 #[derive(Debug)]
-pub struct Loaded {
-    pub model: Arc<Model>,
+pub struct Loaded<B: Backend> {
+    pub model: Arc<Model<B>>,
     /// As it was given.
     pub name: String,
     builtin: Option<&'static Builtin>,
@@ -47,20 +47,20 @@ impl ModelArg {
         ModelArg { model: model.to_owned() }
     }
 
-    pub fn load(&self) -> Outcome<Loaded> {
+    pub fn load<B: Backend>(&self, backend: B) -> Outcome<Loaded<B>> {
         let name = self.model.clone();
         if let Some(builtin) = name.strip_prefix(BUILTIN) {
-            return Loaded::builtin(find_builtin(builtin)?);
+            return Loaded::builtin(find_builtin(builtin)?, backend);
         }
         let path = hub::find(&name)?;
-        let model = Model::load(&path, CpuBackend::new(None)?)?;
+        let model = Model::load(&path, backend)?;
         Ok(Loaded { model, name, builtin: None })
     }
 }
 
-impl Loaded {
-    pub fn builtin(builtin: &'static Builtin) -> Outcome<Self> {
-        let model = builtin.model(CpuBackend::new(None)?)?;
+impl<B: Backend> Loaded<B> {
+    pub fn builtin(builtin: &'static Builtin, backend: B) -> Outcome<Self> {
+        let model = builtin.model_on(backend)?;
         Ok(Loaded { model, name: format!("{BUILTIN}{}", builtin.name), builtin: Some(builtin) })
     }
 
@@ -152,7 +152,7 @@ enum LookupArg {
 
 impl PlanArgs {
     /// The plan that was given, or the built-in one; it fits the model.
-    fn plan(&self, loaded: &Loaded) -> Outcome<Option<Arc<Plan>>> {
+    fn plan<B: Backend>(&self, loaded: &Loaded<B>) -> Outcome<Option<Arc<Plan>>> {
         let plan = match (&self.plan, loaded.builtin) {
             (Some(path), _) => {
                 let plan = read_plan(path)?;
@@ -177,10 +177,10 @@ impl PlanArgs {
     }
 
     /// How sessions run with each of `methods`; without any, with all that there is a plan for.
-    pub fn methods(
+    pub fn methods<B: Backend>(
         &self,
         methods: &[Method],
-        loaded: &Loaded,
+        loaded: &Loaded<B>,
     ) -> Outcome<Vec<(Method, SessionOptions)>> {
         let plan = self.plan(loaded)?;
         let possible = match plan {
@@ -262,8 +262,8 @@ pub fn read_any_plan(name: &str) -> Outcome<Plan> {
 }
 
 /// Prose for a byte model: the files, or what the model itself writes.
-pub fn prose(
-    loaded: &Loaded,
+pub fn prose<B: Backend>(
+    loaded: &Loaded<B>,
     files: &[PathBuf],
     sampled_len: usize,
     seed: u64,

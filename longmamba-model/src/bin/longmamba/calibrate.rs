@@ -1,11 +1,12 @@
 use crate::args::{Lengths, ModelArg};
+use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, check_writable};
 use crate::progress::Bar;
 use clap::{Args, ValueEnum};
 use longmamba_model::calibrate::{calibrate, windows};
 use longmamba_model::policy::{Aggregate, CalibrationSettings, RELEASED_LENGTHS};
-use longmamba_model::{MixerConfig, write_plan};
+use longmamba_model::{Backend, MixerConfig, write_plan};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ use std::path::PathBuf;
 pub struct Calibrate {
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Texts to take windows from, evenly over all of them
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
@@ -57,8 +60,12 @@ enum AggregateArg {
 
 impl Calibrate {
     pub fn run(self, output: &Output) -> Outcome {
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         check_writable("--out", &self.out)?;
-        let loaded = self.model.load()?;
+        let loaded = self.model.load(backend)?;
         let config = loaded.model.config();
         let train_len = self.train_len.or(config.train_len).ok_or_else(|| {
             Failure::input(
@@ -78,7 +85,7 @@ impl Calibrate {
             AggregateArg::Max => Aggregate::Max,
             AggregateArg::Avg => Aggregate::Average,
         };
-        let lengths = match self.lengths {
+        let lengths = match self.lengths.clone() {
             Some(Lengths(lengths)) => lengths,
             None if train_len >= RELEASED_LENGTHS[0] => RELEASED_LENGTHS.to_vec(),
             None => (0..=6).map(|doublings| train_len << doublings).collect(),

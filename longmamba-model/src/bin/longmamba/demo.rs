@@ -1,4 +1,5 @@
 use crate::args::{Loaded, Method, prose};
+use crate::device::{DeviceArg, on_device};
 use crate::failure::Outcome;
 use crate::output::{Output, Table, check_writable, count, with_error};
 use crate::plot;
@@ -7,7 +8,7 @@ use clap::Args;
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::perplexity::{Windows, perplexity};
 use longmamba_model::eval::recall::{RecallTask, recall};
-use longmamba_model::{SessionOptions, Text, Timing, builtin, write_whole};
+use longmamba_model::{Backend, SessionOptions, Text, Timing, builtin, write_whole};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use std::sync::Arc;
     the last 100 bytes of windows. Recall: the share of five facts <K=v>, told anywhere in the prompt, that \
     they know at its end (by chance: 0.06). ±: standard error.")]
 pub struct Demo {
+    #[command(flatten)]
+    device: DeviceArg,
     /// Draw the result
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -52,6 +55,10 @@ pub struct Row {
 
 impl Demo {
     pub fn run(self, output: &Output) -> Outcome {
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         if let Some(path) = &self.plot {
             check_writable("--plot", path)?;
         }
@@ -60,7 +67,7 @@ impl Demo {
         models.sort_unstable_by_key(|b| std::cmp::Reverse(b.name));
         let mut all = Vec::new();
         for builtin in models {
-            let loaded = Loaded::builtin(builtin)?;
+            let loaded = Loaded::builtin(builtin, backend.clone())?;
             let plan = Arc::new(builtin.plan()?);
             let train_len = plan.train_len();
             if !output.json {
@@ -92,9 +99,9 @@ impl Demo {
         output.result(&json, || sentence(&all))
     }
 
-    fn measure(
+    fn measure<B: Backend>(
         &self,
-        loaded: &Loaded,
+        loaded: &Loaded<B>,
         train_len: usize,
         methods: &[(Method, SessionOptions)],
         output: &Output,

@@ -1,11 +1,12 @@
 use crate::args::{Method, ModelArg, PlanArgs};
+use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, count};
 use crate::progress::Bar;
 use clap::Args;
 use longmamba_model::{
-    GenerateOptions, Generated, SampleOptions, Sampler, Session, SessionOptions, Timing, Tokenizer,
-    decode, prefill_file,
+    Backend, GenerateOptions, Generated, SampleOptions, Sampler, Session, SessionOptions, Timing,
+    Tokenizer, decode, prefill_file,
 };
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -23,6 +24,8 @@ use std::time::Instant;
 pub struct Generate {
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    device: DeviceArg,
     #[command(flatten)]
     prompt: Prompt,
     #[command(flatten)]
@@ -78,6 +81,10 @@ struct Prompt {
 
 impl Generate {
     pub fn run(self, output: &Output) -> Outcome {
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         let mut sampler = Sampler::new(SampleOptions {
             temperature: self.temperature.unwrap_or(0.0),
             top_k: self.top_k,
@@ -86,7 +93,7 @@ impl Generate {
             seed: self.seed,
             banned: Vec::new(),
         })?;
-        let loaded = self.model.load()?;
+        let loaded = self.model.load(backend)?;
         let tokenizer = loaded.tokenizer()?;
         // The last method that is possible is LongMamba, where there is a plan.
         let methods = self.plan.methods(self.method.as_slice(), &loaded)?;
@@ -150,9 +157,9 @@ impl Generate {
 }
 
 impl Prompt {
-    fn read(
+    fn read<B: Backend>(
         &self,
-        session: &mut Session,
+        session: &mut Session<B>,
         tokenizer: &Tokenizer,
         output: &Output,
     ) -> Outcome<Timing> {

@@ -3,7 +3,7 @@ use crate::failure::Outcome;
 use crate::output::{Output, check_writable};
 use clap::{Args, ValueEnum};
 use longmamba_model::policy::Aggregate;
-use longmamba_model::{ImportSettings, import_plan, write_plan};
+use longmamba_model::{CpuBackend, ImportSettings, import_plan, write_plan};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ enum AggregateArg {
 impl ImportPlan {
     pub fn run(self, output: &Output) -> Outcome {
         check_writable("--out", &self.out)?;
-        let loaded = ModelArg::named(&self.model).load()?;
+        let loaded = ModelArg::named(&self.model).load(CpuBackend::new(None)?)?;
         let zamba = loaded.model.config().shared.is_some();
         let (train_len, theta, min_len) =
             if zamba { (4000, 1e-5, 5001) } else { (2000, 5e-2, 3000) };

@@ -2,7 +2,7 @@ use crate::args::ModelArg;
 use crate::failure::Outcome;
 use crate::output::{Output, Table, count};
 use clap::Args;
-use longmamba_model::{MixerConfig, TokenizerKind};
+use longmamba_model::{CpuBackend, MixerConfig, TokenizerKind};
 use serde_json::json;
 
 /// What a model is made of: config, layers, parameters, dtypes
@@ -15,7 +15,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self, output: &Output) -> Outcome {
-        let loaded = self.model.load()?;
+        let loaded = self.model.load(CpuBackend::new(None)?)?;
         let model = &loaded.model;
         let (config, weights, fingerprint) = (model.config(), model.weights(), model.fingerprint());
         let tokenizer = match config.tokenizer {

@@ -8,6 +8,7 @@ mod calibrate;
 mod channels;
 mod convert;
 mod demo;
+mod device;
 #[cfg(feature = "download")]
 mod download;
 mod failure;

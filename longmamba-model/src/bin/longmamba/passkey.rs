@@ -1,4 +1,5 @@
 use crate::args::{Lengths, Loaded, Method, ModelArg, PlanArgs, prose, share};
+use crate::device::{DeviceArg, on_device};
 use crate::failure::Outcome;
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
@@ -7,7 +8,7 @@ use longmamba_model::eval::Estimate;
 use longmamba_model::eval::passkey::{PasskeyTask, passkey};
 use longmamba_model::eval::prose::plain;
 use longmamba_model::eval::recall::{RecallTask, recall};
-use longmamba_model::{SessionOptions, Timing, Tokenizer};
+use longmamba_model::{Backend, SessionOptions, Timing, Tokenizer};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use std::path::PathBuf;
 pub struct Passkey {
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Lengths of the prompts in tokens, ascending, as in 2k,10k,20k
     #[arg(long, value_name = "N,...")]
     lengths: Lengths,
@@ -57,7 +60,11 @@ struct Row {
 
 impl Passkey {
     pub fn run(self, output: &Output) -> Outcome {
-        let loaded = self.model.load()?;
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
+        let loaded = self.model.load(backend)?;
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
         let (task, rows) = match tokenizer.is_bytes() {
@@ -87,9 +94,9 @@ impl Passkey {
         })
     }
 
-    fn recall(
+    fn recall<B: Backend>(
         &self,
-        loaded: &Loaded,
+        loaded: &Loaded<B>,
         methods: &[(Method, SessionOptions)],
         output: &Output,
     ) -> Outcome<Vec<Row>> {
@@ -128,9 +135,9 @@ impl Passkey {
         Ok(rows)
     }
 
-    fn number(
+    fn number<B: Backend>(
         &self,
-        loaded: &Loaded,
+        loaded: &Loaded<B>,
         tokenizer: &Tokenizer,
         methods: &[(Method, SessionOptions)],
         output: &Output,

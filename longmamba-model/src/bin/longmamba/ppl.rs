@@ -1,8 +1,10 @@
 use crate::args::{Lengths, Method, ModelArg, PlanArgs};
+use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
 use clap::Args;
+use longmamba_model::Backend;
 use longmamba_model::eval::perplexity::{Perplexity, Windows, perplexity, window_starts};
 use serde_json::json;
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use std::path::PathBuf;
 pub struct Ppl {
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Texts; the windows of all count alike
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
@@ -38,11 +42,15 @@ pub struct Ppl {
 
 impl Ppl {
     pub fn run(self, output: &Output) -> Outcome {
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         let windows =
             |&length: &usize| Windows { length, windows: self.windows, labels: self.labels };
         let all: Vec<Windows> = self.lengths.0.iter().map(windows).collect();
         all.iter().try_for_each(Windows::check)?;
-        let loaded = self.model.load()?;
+        let loaded = self.model.load(backend)?;
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
         let texts = loaded.read_texts(&tokenizer, &self.text)?;

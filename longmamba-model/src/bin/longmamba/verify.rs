@@ -1,8 +1,10 @@
 use crate::args::ModelArg;
+use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, Table};
 use crate::progress::Bar;
 use clap::Args;
+use longmamba_model::Backend;
 use longmamba_model::verify::{Tolerance, verify};
 use serde_json::json;
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ use std::path::PathBuf;
 pub struct Verify {
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Reference logits [default: golden.safetensors in the model's folder]
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
@@ -35,12 +39,16 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self, output: &Output) -> Outcome {
+        on_device!(self.device, |backend| self.on(backend, output))
+    }
+
+    fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         for (flag, value) in [("--atol", self.atol), ("--rtol", self.rtol)] {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(Failure::input(format!("{flag} is {value}, must be finite and ≥ 0")));
             }
         }
-        let loaded = self.model.load()?;
+        let loaded = self.model.load(backend)?;
         let beside = || Some(loaded.folder()?.join("golden.safetensors"));
         let Some(golden) = self.golden.clone().or_else(beside) else {
             return Err(Failure::input(

@@ -1,0 +1,416 @@
+use super::{
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
+    Recurrence, ScanInputs, SsdStageInputs,
+};
+use crate::Result;
+use crate::config::Rope;
+use longmamba_core::{AlignedVec, DType, Tensor};
+use longmamba_cuda::{
+    AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, Device, Graph,
+    KvPage, Matrix, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs, SsdInputs, SsdScratch,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An NVIDIA GPU. Activations, state and small weights are `f32`; large weights keep the type that they
+/// have in the file, and where that has 16 bits, long prompts go through the tensor cores.
+///
+/// Sequences of one backend, and of its clones, are read one after the other.
+#[derive(Clone, Debug)]
+pub struct CudaBackend {
+    device: Device,
+    precision: Precision,
+    /// Held while a chunk is given to the device.
+    turn: Arc<Mutex<()>>,
+}
+
+impl CudaBackend {
+    /// Device `number`, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`](crate::Error::Cuda) where there is no driver, no such device, or one that is too old.
+    pub fn new(number: usize) -> Result<Self> {
+        Self::with_precision(number, Precision::Tensor)
+    }
+
+    /// As [`CudaBackend::new`]; with [`Precision::Exact`] all is computed in `f32`, whatever the type of
+    /// the weights.
+    ///
+    /// # Errors
+    /// As [`CudaBackend::new`].
+    pub fn with_precision(number: usize, precision: Precision) -> Result<Self> {
+        Ok(CudaBackend { device: Device::new(number)?, precision, turn: Arc::default() })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn precision(&self, weights: DType) -> Precision {
+        match weights {
+            DType::F32 => Precision::Exact,
+            DType::F16 | DType::BF16 => self.precision,
+        }
+    }
+}
+
+/// Room for what kernels need beside their inputs.
+#[derive(Debug, Default)]
+pub struct CudaScratch {
+    tokens: Option<Buffer<u32>>,
+    ssd: Option<SsdScratch>,
+    attention: Option<AttentionScratch>,
+}
+
+/// The stages of a step, as one launch.
+#[derive(Debug, Default)]
+pub struct CudaRecording {
+    /// Of the step that was done last.
+    key: Vec<u64>,
+    graph: Option<Graph>,
+}
+
+/// What a layer has seen of Δ, on the device: `[channels]` each.
+#[derive(Debug)]
+pub struct CudaSums {
+    delta_sum: Buffer<f64>,
+    kept_sum: Buffer<f64>,
+    kept: Buffer<u64>,
+}
+
+impl CudaSums {
+    fn all(&mut self) -> Option<ChannelSums<'_>> {
+        let CudaSums { delta_sum, kept_sum, kept } = self;
+        Some(ChannelSums { delta_sum, kept_sum, kept })
+    }
+}
+
+impl<'a> Columns<'a, Buffer<f32>> {
+    fn rows(&self) -> Rows<'a, f32> {
+        let Columns { buffer, first, width, stride } = *self;
+        Rows { buffer, first, width, stride }
+    }
+}
+
+impl<'a> ColumnsMut<'a, Buffer<f32>> {
+    fn rows(self) -> RowsMut<'a, f32> {
+        let ColumnsMut { buffer, first, width, stride } = self;
+        RowsMut { buffer, first, width, stride }
+    }
+}
+
+impl Backend for CudaBackend {
+    type Buffer = Buffer<f32>;
+    type Matrix = Matrix;
+    type Vector = Arc<Buffer<f32>>;
+    type Sums = CudaSums;
+    type Page = KvPage;
+    type Scratch = CudaScratch;
+    type Recording = CudaRecording;
+
+    fn matrix(&self, weight: Tensor) -> Result<Self::Matrix> {
+        Ok(Matrix::upload(&self.device, weight.any_view()?)?)
+    }
+
+    fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector> {
+        Ok(Arc::new(self.device.upload(&weight)?))
+    }
+
+    fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>> {
+        Ok(vector.to_vec()?)
+    }
+
+    fn buffer(&self, len: usize) -> Result<Self::Buffer> {
+        Ok(self.device.zeros(len)?)
+    }
+
+    fn read(&self, buffer: &Self::Buffer, first: usize, out: &mut [f32]) -> Result<()> {
+        Ok(buffer.read(first, out)?)
+    }
+
+    fn write(&self, values: &[f32], buffer: &mut Self::Buffer) -> Result<()> {
+        Ok(buffer.write(values, 0)?)
+    }
+
+    fn sums(&self, channels: usize) -> Result<CudaSums> {
+        Ok(CudaSums {
+            delta_sum: self.device.zeros(channels)?,
+            kept_sum: self.device.zeros(channels)?,
+            kept: self.device.zeros(channels)?,
+        })
+    }
+
+    fn read_sums(&self, sums: &CudaSums) -> Result<DeltaSums> {
+        let (delta_sum, kept_sum) = (sums.delta_sum.to_vec()?, sums.kept_sum.to_vec()?);
+        Ok(DeltaSums { delta_sum, kept_sum, kept: sums.kept.to_vec()? })
+    }
+
+    fn write_sums(&self, values: &DeltaSums, sums: &mut CudaSums) -> Result<()> {
+        sums.delta_sum.write(&values.delta_sum, 0)?;
+        sums.kept_sum.write(&values.kept_sum, 0)?;
+        Ok(sums.kept.write(&values.kept, 0)?)
+    }
+
+    fn repeat(
+        &self,
+        recording: &mut CudaRecording,
+        key: &[u64],
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if recording.key != key || key.is_empty() {
+            // Done once as it is: that loads the kernels and makes room in the scratch.
+            recording.graph = None;
+            recording.key.clear();
+            work()?;
+            recording.key.extend_from_slice(key);
+            return Ok(());
+        }
+        if recording.graph.is_none() {
+            recording.graph = self.device.capture(work)?;
+        }
+        match &mut recording.graph {
+            Some(graph) => Ok(graph.launch()?),
+            None => Ok(()),
+        }
+    }
+
+    fn sequences_at_once(&self) -> usize {
+        1
+    }
+
+    fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        // What a panic left behind is checked by whoever caught it.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
+    fn embedding(
+        &self,
+        scratch: &mut CudaScratch,
+        table: &Self::Matrix,
+        tokens: &[u32],
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let room = scratch.tokens.as_ref().map_or(0, Buffer::len);
+        let buffer = match scratch.tokens.take() {
+            Some(buffer) if room >= tokens.len() => buffer,
+            _ => self.device.zeros(tokens.len().next_power_of_two())?,
+        };
+        let buffer = scratch.tokens.insert(buffer);
+        buffer.write(tokens, 0)?;
+        Ok(table.gather_rows(buffer, tokens.len(), out.rows())?)
+    }
+
+    fn copy(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        accumulate: bool,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        Ok(self.device.copy(rows, x.rows(), accumulate, out.rows())?)
+    }
+
+    fn norm(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let (x, out) = (x.rows(), out.rows());
+        match &norm.bias {
+            None => Ok(self.device.rms_norm(rows, x, &norm.weight, norm.eps, out)?),
+            Some(bias) => Ok(self.device.layer_norm(rows, x, &norm.weight, bias, norm.eps, out)?),
+        }
+    }
+
+    fn project(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        linear: &Linear<Self>,
+        accumulate: bool,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let precision = self.precision(linear.dtype);
+        let (weight, bias) = (&linear.weight, linear.bias.as_deref());
+        Ok(self.device.matmul(rows, x.rows(), weight, bias, accumulate, precision, out.rows())?)
+    }
+
+    fn conv1d(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        conv: &Conv<Self>,
+        history: &mut Self::Buffer,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let inputs = CausalConv1dInputs {
+            batch: 1,
+            x: x.rows(),
+            width: conv.width,
+            weight: &conv.weight,
+            bias: conv.bias.as_deref(),
+            silu: conv.silu,
+            lengths: None,
+        };
+        Ok(self.device.causal_conv1d(rows, inputs, history, out.rows())?)
+    }
+
+    fn selective_scan(
+        &self,
+        rows: usize,
+        inputs: ScanInputs<'_, Self::Buffer>,
+        recurrence: &Recurrence<Self>,
+        delta_min: Option<&Self::Vector>,
+        state: &mut Self::Buffer,
+        sums: &mut CudaSums,
+        y: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let inputs = SelectiveScanInputs {
+            batch: 1,
+            x: inputs.x.rows(),
+            dt_raw: inputs.dt_raw.rows(),
+            b: inputs.b.rows(),
+            c: inputs.c.rows(),
+            z: Some(inputs.z.rows()),
+            a: &recurrence.a,
+            d: Some(&recurrence.d),
+            dt_bias: Some(&recurrence.dt_bias),
+            delta_min: delta_min.map(|d| &**d),
+            dt_limits: recurrence.dt_limits,
+            lengths: None,
+        };
+        Ok(self.device.selective_scan(rows, inputs, y.rows(), state, sums.all())?)
+    }
+
+    fn ssd(
+        &self,
+        scratch: &mut CudaScratch,
+        rows: usize,
+        inputs: SsdStageInputs<'_, Self::Buffer>,
+        recurrence: &Recurrence<Self>,
+        delta_min: Option<&Self::Vector>,
+        state: &mut Self::Buffer,
+        sums: &mut CudaSums,
+        y: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let scratch = scratch.ssd.get_or_insert_default();
+        let inputs = SsdInputs {
+            batch: 1,
+            heads: inputs.heads,
+            groups: inputs.groups,
+            x: inputs.x.rows(),
+            dt_raw: inputs.dt_raw.rows(),
+            b: inputs.b.rows(),
+            c: inputs.c.rows(),
+            a: &recurrence.a,
+            d: Some(&recurrence.d),
+            dt_bias: Some(&recurrence.dt_bias),
+            delta_min: delta_min.map(|d| &**d),
+            dt_limits: recurrence.dt_limits,
+            lengths: None,
+            precision: self.precision(recurrence.dtype),
+        };
+        Ok(self.device.ssd(rows, inputs, y.rows(), state, sums.all(), scratch)?)
+    }
+
+    fn gated_norm(
+        &self,
+        rows: usize,
+        y: Columns<'_, Self::Buffer>,
+        z: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        group: usize,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let (y, z, out) = (y.rows(), z.rows(), out.rows());
+        Ok(self.device.gated_rms_norm(rows, y, z, &norm.weight, group, norm.eps, out)?)
+    }
+
+    fn gate(
+        &self,
+        rows: usize,
+        y: Columns<'_, Self::Buffer>,
+        z: Columns<'_, Self::Buffer>,
+        activation: Activation,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let activation = match activation {
+            Activation::Silu => longmamba_cuda::Activation::Silu,
+            Activation::Gelu => longmamba_cuda::Activation::Gelu,
+        };
+        Ok(self.device.gate(rows, y.rows(), z.rows(), activation, out.rows())?)
+    }
+
+    fn rope(
+        &self,
+        rows: usize,
+        x: ColumnsMut<'_, Self::Buffer>,
+        head_dim: usize,
+        rope: Rope,
+        position: usize,
+    ) -> Result<()> {
+        let Rope { base, width, interleaved } = rope;
+        let rotation = Rotation { head_dim, width, base, interleaved, position };
+        Ok(self.device.rope(rows, x.rows(), rotation)?)
+    }
+
+    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<KvPage> {
+        Ok(KvPage::new(&self.device, kv_heads, head_dim)?)
+    }
+
+    fn fill_page(
+        &self,
+        rows: usize,
+        keys: Columns<'_, Self::Buffer>,
+        values: Columns<'_, Self::Buffer>,
+        page: &mut KvPage,
+        first: usize,
+    ) -> Result<()> {
+        Ok(page.fill(rows, keys.rows(), values.rows(), first)?)
+    }
+
+    fn read_page(&self, page: &KvPage, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        Ok(page.read(keys, values)?)
+    }
+
+    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut KvPage) -> Result<()> {
+        Ok(page.write(keys, values)?)
+    }
+
+    fn attention(
+        &self,
+        scratch: &mut CudaScratch,
+        rows: usize,
+        inputs: AttentionInputs<'_, Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<()> {
+        let scratch = scratch.attention.get_or_insert_default();
+        let args = AttentionArgs {
+            q: inputs.q.rows(),
+            heads: inputs.heads,
+            pages: inputs.pages,
+            first: inputs.first,
+            position: inputs.position,
+            window: inputs.window,
+            scale: inputs.scale,
+        };
+        Ok(self.device.attention(rows, args, out.rows(), scratch)?)
+    }
+
+    fn delta(
+        &self,
+        rows: usize,
+        dt_raw: Columns<'_, Self::Buffer>,
+        recurrence: &Recurrence<Self>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let width = dt_raw.width;
+        let mut delta = self.device.zeros(rows * width)?;
+        let (bias, to) = (Some(&*recurrence.dt_bias), RowsMut::all(&mut delta, width));
+        self.device.delta(rows, dt_raw.rows(), bias, recurrence.dt_limits, to)?;
+        Ok(delta.read(0, out)?)
+    }
+}

@@ -1,0 +1,76 @@
+//! On what device a command works: `--device`.
+
+use clap::Args;
+use std::str::FromStr;
+
+#[derive(Debug, Args)]
+pub struct DeviceArg {
+    /// cpu, cuda, or cuda:N for the device with number N
+    #[arg(long = "device", value_name = "DEVICE", default_value = "cpu")]
+    pub kind: Device,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':').unwrap_or((text, "0")) {
+            ("cpu", "0") if text == "cpu" => Ok(Device::Cpu),
+            #[cfg(feature = "cuda")]
+            ("cuda", number) => {
+                let number = number.parse();
+                number.map(Device::Cuda).map_err(|_| format!("{text:?} has no device number"))
+            }
+            #[cfg(not(feature = "cuda"))]
+            ("cuda", _) => Err("this longmamba was built without the feature cuda".into()),
+            _ => Err(format!("{text:?} is no device; there are cpu, cuda and cuda:N")),
+        }
+    }
+}
+
+/// Runs `$work` with `$backend`, whatever its type, for the device of a [`DeviceArg`].
+macro_rules! on_device {
+    ($device:expr, |$backend:ident| $work:expr) => {
+        match $device.kind {
+            $crate::device::Device::Cpu => {
+                let $backend = longmamba_model::CpuBackend::new(None)?;
+                $work
+            }
+            #[cfg(feature = "cuda")]
+            $crate::device::Device::Cuda(number) => {
+                let $backend = longmamba_model::CudaBackend::new(number)?;
+                $work
+            }
+        }
+    };
+}
+
+pub(crate) use on_device;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read() {
+        assert_eq!("cpu".parse(), Ok(Device::Cpu));
+        for bad in ["", "gpu", "cpu:0", "cpu:1"] {
+            assert!(bad.parse::<Device>().is_err_and(|e| e.contains("is no device")), "{bad}");
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn cuda_devices_have_numbers() {
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
+        assert!("cuda:x".parse::<Device>().is_err_and(|e| e.contains("no device number")));
+    }
+}
