@@ -6,6 +6,8 @@
 
 pub mod cases;
 mod data;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 pub mod limits;
 mod peak;
 mod rival;
