@@ -22,7 +22,7 @@ slug=$(printf '%s' "${name:-no-gpu}" | tr '[:upper:] ' '[:lower:]-' | tr -cd 'a-
 record=$out/$(date +%F)-$slug.md
 bad=0
 
-note() { printf '%s\n' "$*" | tee -a "$record"; }
+note() { printf '%s\n' "$@" | tee -a "$record"; }
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 # What was not run is said in the record, and the command does not succeed.
 not_run() { note "**Not run: $1.**" ""; bad=1; }
@@ -37,7 +37,7 @@ heading() {
 # measured LOG COMMAND...: runs it, its output into the log; says how it ended.
 measured() {
   local log=$1 code=0; shift
-  note "\`$(printf '%s ' "$@" | sed "s#$root/##g; s#$work#FOLDER#g; s# \$##")\`" ""
+  note "\`$(printf '%s ' "$@" | sed "s#$BIN/##g; s#$out/##g; s#$root/##g; s#$work#FOLDER#g; s# \$##")\`" ""
   timeout "$limit" "$@" >"$log" 2>&1 || code=$?
   case $code in
     0) ;;
@@ -82,6 +82,7 @@ if [[ $build == cargo ]]; then
 elif [[ $build == brought ]]; then
   note "Programs brought along, built with $(cat "$BIN/RUSTC" 2>/dev/null || echo 'an unknown compiler')." ""
 fi
+BIN=${BIN:-$work/none}
 have() { [[ $build != none ]] && ls "$BIN"/$1 >/dev/null 2>&1; }
 missing="there is neither a toolchain nor a folder of programs (BIN)"
 

@@ -105,7 +105,7 @@ fn seconds(
 }
 
 /// The same launches out of a graph, as models decode: without the host's part. `None` where a launch is
-/// long.
+/// long, or cannot be recorded.
 pub(super) fn replayed(
     device: &Device,
     case: &mut dyn Case,
@@ -113,16 +113,13 @@ pub(super) fn replayed(
     effort: Effort,
 ) -> Result<Option<Times>> {
     let quick = effort.repeats == 1;
-    if launched.median() > SHORT && !quick {
+    if !case.recordable() || launched.median() > SHORT && !quick {
         return Ok(None);
     }
     let sets = case.sets();
     let recorded = if quick { 1 } else { sets * RECORDED.div_ceil(sets) };
     let work = || (0..recorded).try_for_each(|_| case.launch().map_err(Failure));
-    let graph = match device.capture(work) {
-        Err(Failure(error)) if is_not_recordable(&*error) => return Ok(None),
-        other => other.map_err(|error| format!("recording a graph: {}", error.0))?,
-    };
+    let graph = device.capture(work).map_err(|error| format!("recording a graph: {}", error.0))?;
     let mut graph = graph.ok_or("recording a graph: nothing was launched")?;
     let launches = (effort.repeat / (recorded as f64 * launched.median())).ceil().max(1.0) as usize;
     let mut times = Vec::new();
@@ -132,12 +129,6 @@ pub(super) fn replayed(
         times.push(taken / (launches * recorded) as f64);
     }
     Ok(Some(Times(times)))
-}
-
-/// Attention, for one, cannot be replayed.
-fn is_not_recordable(error: &(dyn std::error::Error + 'static)) -> bool {
-    use longmamba_cuda::Error;
-    matches!(error.downcast_ref(), Some(Error::NotRecordable { .. }))
 }
 
 /// An error of either side of a capture.

@@ -156,6 +156,11 @@ impl Case for Attention {
         self.sets.len()
     }
 
+    /// Its pages change from token to token.
+    fn recordable(&self) -> bool {
+        false
+    }
+
     /// Two heads of all rows.
     fn check(&mut self) -> Result<f64> {
         self.sets.rewind();
