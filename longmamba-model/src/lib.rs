@@ -186,6 +186,8 @@ pub use generate::{Ended, GenerateOptions, Generated, Timing, decode, generate, 
 pub use import_plan::{ImportSettings, import_plan};
 pub use longmamba_core::{DType, policy};
 pub use longmamba_cpu::Cpu;
+#[cfg(feature = "cuda")]
+pub use longmamba_cuda::Precision;
 pub use model::{Model, WeightCount};
 pub use plan_io::{read_plan, write_plan};
 pub use sample::{SampleOptions, Sampler, most_likely};

@@ -7,7 +7,8 @@ use common::{assert_close, fixture, plan, random_tokens};
 use longmamba_model::policy::Lookup;
 use longmamba_model::verify::verify;
 use longmamba_model::{
-    Backend, Batch, CudaBackend, Error, Model, Session, SessionOptions, calibrate,
+    Backend, Batch, CudaBackend, DType, Error, Model, Precision, Session, SessionOptions,
+    calibrate, convert,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -245,6 +246,33 @@ fn a_plan_filters_the_same_tokens() {
             assert_close(on_gpu.logits(), on_cpu.logits(), 5e-4, folder);
         }
         assert_ne!(on_gpu.logits(), vanilla.logits(), "{folder}");
+    }
+}
+
+/// Weights of 16 bits. In f32 throughout: what the reference gives for the rounded weights, within the
+/// bound of f32. On tensor cores: as near to that as rounding the activations allows.
+#[test]
+fn weights_of_16_bits() {
+    LazyLock::force(&CUDA);
+    for folder in ["mamba-hf", "mamba2-hf"] {
+        for (dtype, name, bound) in [(DType::F16, "f16", 4e-3), (DType::BF16, "bf16", 3e-2)] {
+            let out = tempfile::tempdir().unwrap();
+            let new = out.path().join("new");
+            convert(&fixture(folder), &new, Some(dtype), &mut |_, _| {}).unwrap();
+            let exact = CudaBackend::with_precision(0, Precision::Exact).unwrap();
+            let exact = Model::load(&new, exact).unwrap();
+            let golden = fixture("rounded").join(format!("{folder}.{name}.golden.safetensors"));
+            let allowed = common::tolerance(folder);
+            let report = verify(&exact, &golden, &[], allowed, &mut |_, _| {}).unwrap();
+            assert!(report.passed(), "{folder} {name}: {report:#?}");
+
+            let tensor = Model::load(&new, CUDA.clone()).unwrap();
+            let tokens = random_tokens(8, 40);
+            let expected = logits(&mut exact.session(options(64)).unwrap(), &tokens);
+            let actual = logits(&mut tensor.session(options(64)).unwrap(), &tokens);
+            assert_close(&actual, &expected, bound, &format!("{folder} {name}"));
+            assert_ne!(actual, expected, "{folder} {name}: were tensor cores used?");
+        }
     }
 }
 
