@@ -24,7 +24,11 @@ impl Default for DtLimits {
 }
 
 impl DtLimits {
-    fn check(&self) -> Result<()> {
+    /// That they are a range.
+    ///
+    /// # Errors
+    /// [`Error::Value`].
+    pub fn check(&self) -> Result<()> {
         let Self { min, max } = *self;
         if !(min >= 0.0 && min.is_finite()) {
             let allowed = "a finite number ≥ 0";

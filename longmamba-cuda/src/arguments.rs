@@ -5,8 +5,8 @@ use crate::launch::Pointer;
 use crate::{Error, Result};
 use longmamba_core::Error as ArgumentError;
 
-/// `Rows` of the kernels.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+/// Rows as kernels take them; `Rows` in `common.cuh`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Strided {
     data: Pointer,
@@ -30,11 +30,26 @@ impl Strided {
     /// See [`RowsMut::pointer`].
     pub(crate) fn new_mut<T: DeviceElement>(
         tensor: &'static str,
-        mut to: RowsMut<'_, T>,
+        to: &mut RowsMut<'_, T>,
         rows: usize,
         width: usize,
     ) -> Result<Self> {
         Ok(Strided { data: to.pointer(tensor, rows, width)?, stride: to.stride as u64 })
+    }
+
+    /// One row, which all rows share.
+    pub(crate) fn shared(data: Pointer) -> Self {
+        Strided { data, stride: 0 }
+    }
+
+    pub(crate) fn data(self) -> Pointer {
+        self.data
+    }
+
+    /// Whether each row of elements of `size` bytes begins where `count` of them can be moved at once.
+    pub(crate) fn aligned(self, size: usize, count: usize) -> bool {
+        let (bytes, address) = ((count * size) as u64, bytemuck::cast::<_, u64>(self.data));
+        address.is_multiple_of(bytes) && (self.stride * size as u64).is_multiple_of(bytes)
     }
 }
 
@@ -59,6 +74,11 @@ pub(crate) fn optional<T: DeviceElement, const R: usize>(
     shape: [usize; R],
 ) -> Result<Pointer> {
     values.map_or(Ok(Pointer::NULL), |values| all(tensor, values, shape))
+}
+
+/// The error of an option outside its range.
+pub(crate) fn refuse<T>(tensor: &'static str, value: f64, allowed: &'static str) -> Result<T> {
+    Err(ArgumentError::Value { tensor, index: 0, value, allowed }.into())
 }
 
 /// The product of sizes, which no buffer can have where it overflows.

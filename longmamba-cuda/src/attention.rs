@@ -9,8 +9,9 @@ mod scratch;
 pub use page::{KV_PAGE, KvPage};
 pub use scratch::AttentionScratch;
 
+use crate::arguments::{Strided, refuse};
 use crate::launch::{Grid, Pointer};
-use crate::plane::{Operand, lines, refuse};
+use crate::plane::lines;
 use crate::ptx::Module;
 use crate::{Device, Error, Result, Rows, RowsMut};
 use longmamba_core::Error as ArgumentError;
@@ -50,8 +51,8 @@ pub struct AttentionArgs<'a> {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Attention {
-    q: Operand,
-    out: Operand,
+    q: Strided,
+    out: Strided,
     pages: Pointer,
     sums: Pointer,
     stats: Pointer,
@@ -100,8 +101,8 @@ impl Device {
     ) -> Result<()> {
         let AttentionArgs { heads, pages, first, position, window, scale, .. } = args;
         let width = out.width;
-        let q = Operand::read("q", args.q, rows, width)?;
-        let out = Operand::write("out", &mut out, rows, width)?;
+        let q = Strided::new("q", args.q, rows, width)?;
+        let out = Strided::new_mut("out", &mut out, rows, width)?;
         if heads == 0 || !width.is_multiple_of(heads) {
             return refuse("heads", heads as f64, "a divisor of q's width");
         }

@@ -77,7 +77,7 @@ impl Device {
         len: usize,
         inputs: CausalConv1dInputs<'_, T>,
         history: &mut Buffer<f32>,
-        out: RowsMut<'_, T>,
+        mut out: RowsMut<'_, T>,
     ) -> Result<()> {
         let CausalConv1dInputs { batch, x, width, weight, bias, silu, lengths } = inputs;
         let channels = x.width;
@@ -96,7 +96,7 @@ impl Device {
             x_paired: paired(x.first, x.stride),
             out_paired: paired(out.first, out.stride),
             x: Strided::new("x", x, rows, channels)?,
-            out: Strided::new_mut("out", out, rows, channels)?,
+            out: Strided::new_mut("out", &mut out, rows, channels)?,
             weight: all("weight", weight, [width, channels])?,
             bias: optional("bias", bias, [channels])?,
             history: history.pointer(0, product([batch, width - 1, channels])?)?,

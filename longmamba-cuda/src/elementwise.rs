@@ -1,11 +1,12 @@
 //! Gate, residual, embedding and Δ: memory traffic with little arithmetic.
 
+use crate::arguments::{Strided, optional};
 use crate::buffer::DeviceElement;
 use crate::launch::Pointer;
-use crate::plane::{Operand, Plane, vector};
+use crate::plane::Plane;
 use crate::ptx::Module;
 use crate::{Buffer, Device, Result, Rows, RowsMut};
-use longmamba_core::{DtLimits, Error as ArgumentError};
+use longmamba_core::DtLimits;
 
 /// What a gate does to z.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +44,8 @@ table_elements! {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Copy {
-    x: Operand,
-    out: Operand,
+    x: Strided,
+    out: Strided,
     rows: u64,
     width: u64,
 }
@@ -52,9 +53,9 @@ struct Copy {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Gate {
-    y: Operand,
-    z: Operand,
-    out: Operand,
+    y: Strided,
+    z: Strided,
+    out: Strided,
     rows: u64,
     width: u64,
 }
@@ -62,9 +63,9 @@ struct Gate {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Delta {
-    dt_raw: Operand,
+    dt_raw: Strided,
     bias: Pointer,
-    out: Operand,
+    out: Strided,
     dt_min: f32,
     dt_max: f32,
     rows: u64,
@@ -74,9 +75,9 @@ struct Delta {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Gather {
-    table: Operand,
+    table: Strided,
     tokens: Pointer,
-    out: Operand,
+    out: Strided,
     entries: u64,
     rows: u64,
     width: u64,
@@ -95,8 +96,8 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let x = Operand::read("x", x, rows, width)?;
-        let out = Operand::write("out", &mut out, rows, width)?;
+        let x = Strided::new("x", x, rows, width)?;
+        let out = Strided::new_mut("out", &mut out, rows, width)?;
         let plane = Plane::new(rows, width, width, &[x, out]);
         let kernels = match accumulate {
             true => ["add_rows_4", "add_rows_1"],
@@ -119,9 +120,9 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let y = Operand::read("y", y, rows, width)?;
-        let z = Operand::read("z", z, rows, width)?;
-        let out = Operand::write("out", &mut out, rows, width)?;
+        let y = Strided::new("y", y, rows, width)?;
+        let z = Strided::new("z", z, rows, width)?;
+        let out = Strided::new_mut("out", &mut out, rows, width)?;
         let plane = Plane::new(rows, width, width, &[y, z, out]);
         let kernels = match activation {
             Activation::Silu => ["gate_silu_4", "gate_silu_1"],
@@ -144,20 +145,12 @@ impl Device {
         limits: DtLimits,
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
+        limits.check()?;
         let DtLimits { min: dt_min, max: dt_max } = limits;
-        if !(dt_min >= 0.0 && dt_max >= dt_min) {
-            let (value, allowed) = (dt_max.into(), "at least the lower limit, which is ≥ 0");
-            return Err(
-                ArgumentError::Value { tensor: "dt limits", index: 1, value, allowed }.into()
-            );
-        }
         let width = out.width;
-        let dt_raw = Operand::read("dt_raw", dt_raw, rows, width)?;
-        let out = Operand::write("out", &mut out, rows, width)?;
-        let bias = match dt_bias {
-            Some(bias) => vector("dt_bias", bias, width)?,
-            None => Operand::shared(Pointer::NULL),
-        };
+        let dt_raw = Strided::new("dt_raw", dt_raw, rows, width)?;
+        let out = Strided::new_mut("out", &mut out, rows, width)?;
+        let bias = Strided::shared(optional("dt_bias", dt_bias, [width])?);
         let plane = Plane::new(rows, width, width, &[dt_raw, bias, out]);
         let kernel = plane.kernel(["delta_rows_4", "delta_rows_1"]);
         let (bias, rows, width) = (bias.data(), rows as u64, width as u64);
@@ -180,8 +173,8 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let table = Operand::read("table", table, table_rows, width)?;
-        let out = Operand::write("out", &mut out, count, width)?;
+        let table = Strided::new("table", table, table_rows, width)?;
+        let out = Strided::new_mut("out", &mut out, count, width)?;
         let tokens = tokens.pointer(0, count)?;
         let plane = Plane::new(count, width, width, &[out]).and(table, size_of::<T>());
         let (entries, rows, width) = (table_rows as u64, count as u64, width as u64);

@@ -5,11 +5,11 @@ mod matrix;
 
 pub use matrix::Matrix;
 
+use crate::arguments::optional;
 use crate::launch::Pointer;
 use crate::ptx::Module;
 use crate::{Buffer, Device, Precision, Result, Rows, RowsMut};
 use kernel::{Cores, Problem};
-use longmamba_core::Error as ArgumentError;
 pub(crate) use matrix::Values;
 
 /// `Matmul` of kernels/matmul/arguments.cuh.
@@ -75,9 +75,9 @@ impl Device {
         let arguments = Arguments {
             x: x.pointer("x", rows, inputs)?,
             x_stride: x.stride as u64,
-            weight: all(weight)?,
+            weight: address(weight)?,
             weight_stride: weight.stride() as u64,
-            bias: bias.map_or(Ok(Pointer::NULL), |bias| vector(bias, outputs))?,
+            bias: optional("bias", bias, [outputs])?,
             out: out.pointer("out", rows, outputs)?,
             out_stride: out.stride as u64,
             rows: rows as u32,
@@ -93,20 +93,11 @@ impl Device {
 }
 
 /// The address of the whole weight.
-fn all(weight: &Matrix) -> Result<Pointer> {
+fn address(weight: &Matrix) -> Result<Pointer> {
     let len = weight.outputs() * weight.stride();
     match weight.values() {
         Values::F32(buffer) => buffer.pointer(0, len),
         Values::F16(buffer) => buffer.pointer(0, len),
         Values::BF16(buffer) => buffer.pointer(0, len),
     }
-}
-
-/// The address of a bias.
-fn vector(bias: &Buffer<f32>, outputs: usize) -> Result<Pointer> {
-    if bias.len() != outputs {
-        let (expected, actual) = ([outputs].into(), [bias.len()].into());
-        return Err(ArgumentError::Shape { tensor: "bias", expected, actual }.into());
-    }
-    bias.pointer(0, outputs)
 }

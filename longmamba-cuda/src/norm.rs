@@ -1,7 +1,8 @@
 //! The norms: one in front of every block, one inside every Mamba-2 mixer.
 
+use crate::arguments::{Strided, all, refuse};
 use crate::launch::{Grid, Pointer};
-use crate::plane::{Operand, Plane, lines, refuse, vector};
+use crate::plane::{Plane, lines};
 use crate::ptx::Module;
 use crate::{Buffer, Device, Result, Rows, RowsMut};
 
@@ -15,11 +16,11 @@ const KEPT: usize = 4;
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Norm {
-    x: Operand,
-    z: Operand,
+    x: Strided,
+    z: Strided,
     weight: Pointer,
     bias: Pointer,
-    out: Operand,
+    out: Strided,
     rows: u64,
     groups: u64,
     group: u64,
@@ -110,12 +111,15 @@ impl Device {
             return refuse("eps", eps.into(), "a finite number ≥ 0");
         }
         let width = out.width;
-        let x = Operand::read(name, x, rows, width)?;
+        let x = Strided::new(name, x, rows, width)?;
         // A kernel that has no use for an operand does not look at it.
-        let z = z.map_or(Ok(x), |z| Operand::read("z", z, rows, width))?;
-        let weight = vector("weight", weight, width)?;
-        let bias = bias.map_or(Ok(weight), |bias| vector("bias", bias, width))?;
-        let out = Operand::write("out", &mut out, rows, width)?;
+        let z = z.map_or(Ok(x), |z| Strided::new("z", z, rows, width))?;
+        let weight = Strided::shared(all("weight", weight, [width])?);
+        let bias = match bias {
+            Some(bias) => Strided::shared(all("bias", bias, [width])?),
+            None => weight,
+        };
+        let out = Strided::new_mut("out", &mut out, rows, width)?;
         if width == 0 {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! Rotary position embedding.
 
+use crate::arguments::{Strided, refuse};
 use crate::launch::Grid;
-use crate::plane::{Operand, lines, refuse};
+use crate::plane::lines;
 use crate::ptx::Module;
 use crate::{Device, Error, Result, RowsMut};
 
@@ -41,7 +42,7 @@ impl Rotation {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Rope {
-    x: Operand,
+    x: Strided,
     rows: u64,
     heads: u64,
     head_dim: u64,
@@ -72,7 +73,8 @@ impl Device {
         if width > head_dim || !width.is_multiple_of(2) {
             return refuse("rotated width", width as f64, "even, and at most head_dim");
         }
-        let (x, heads, half) = (Operand::write("x", &mut x, rows, row)?, row / head_dim, width / 2);
+        let (x, heads, half) =
+            (Strided::new_mut("x", &mut x, rows, row)?, row / head_dim, width / 2);
         if rows == 0 || heads == 0 {
             return Ok(());
         }

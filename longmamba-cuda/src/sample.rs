@@ -1,7 +1,8 @@
 //! The next token from the logits, without copying those to the host.
 
+use crate::arguments::{Strided, refuse};
 use crate::launch::{Grid, Pointer};
-use crate::plane::{Operand, lines, refuse};
+use crate::plane::lines;
 use crate::ptx::Module;
 use crate::{Buffer, Device, Error, Result, Rows, RowsMut};
 
@@ -72,7 +73,7 @@ impl Sampling {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Argmax {
-    logits: Operand,
+    logits: Strided,
     tokens: Pointer,
     rows: u64,
     count: u32,
@@ -82,7 +83,7 @@ struct Argmax {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Sample {
-    logits: Operand,
+    logits: Strided,
     uniform: Pointer,
     tokens: Pointer,
     rows: u64,
@@ -99,7 +100,7 @@ struct Sample {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Ban {
-    logits: Operand,
+    logits: Strided,
     banned: Pointer,
     rows: u64,
     banned_count: u64,
@@ -140,7 +141,7 @@ impl Device {
         banned: &Buffer<u32>,
     ) -> Result<()> {
         let width = logits.width;
-        let logits = Operand::write("logits", &mut logits, rows, width)?;
+        let logits = Strided::new_mut("logits", &mut logits, rows, width)?;
         let count = token_count("ban", width)?;
         let (banned, banned_count) = (banned.pointer(0, banned.len())?, banned.len() as u64);
         let blocks = rows.saturating_mul(banned_count as usize).div_ceil(256).min(1 << 16);
@@ -204,11 +205,11 @@ fn tokens_of(
     rows: usize,
     logits: Rows<'_, f32>,
     count: usize,
-) -> Result<(Operand, u32)> {
+) -> Result<(Strided, u32)> {
     if count == 0 || count > logits.width {
         return refuse("count", count as f64, "at least 1 and at most the columns of the logits");
     }
-    let operand = Operand::read("logits", logits.part(0, count), rows, count)?;
+    let operand = Strided::new("logits", logits.part(0, count), rows, count)?;
     Ok((operand, token_count(kernel, count)?))
 }
 

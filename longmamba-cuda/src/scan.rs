@@ -5,7 +5,7 @@ use crate::launch::{Grid, Pointer};
 use crate::ptx::Module;
 use crate::{Buffer, ChannelSums, Device, DeviceElement, Result, Rows, RowsMut};
 use half::{bf16, f16};
-use longmamba_core::{DtLimits, Error as ArgumentError};
+use longmamba_core::DtLimits;
 
 /// The element types of the scan and the convolution: `f32`, [`half::f16`], [`half::bf16`]. All arithmetic
 /// is in f32.
@@ -131,13 +131,13 @@ impl Device {
         &self,
         len: usize,
         inputs: SelectiveScanInputs<'_, T>,
-        y: RowsMut<'_, T>,
+        mut y: RowsMut<'_, T>,
         state: &mut Buffer<f32>,
         mut sums: Option<ChannelSums<'_>>,
     ) -> Result<()> {
         let SelectiveScanInputs { batch, x, dt_raw, b, c, z, a, .. } = inputs;
         let (d_inner, d_state) = (x.width, b.width);
-        check_limits(inputs.dt_limits)?;
+        inputs.dt_limits.check()?;
         let rows = product([batch, len])?;
         let [delta_sum, kept_sum, kept] = match &mut sums {
             Some(sums) => sums.pointers(batch, d_inner)?,
@@ -149,7 +149,7 @@ impl Device {
             b: Strided::new("B", b, rows, d_state)?,
             c: Strided::new("C", c, rows, d_state)?,
             z: z.map_or(Ok(Strided::NULL), |z| Strided::new("z", z, rows, d_inner))?,
-            y: Strided::new_mut("y", y, rows, d_inner)?,
+            y: Strided::new_mut("y", &mut y, rows, d_inner)?,
             a: all("A", a, [d_state, d_inner])?,
             d: optional("D", inputs.d, [d_inner])?,
             dt_bias: optional("dt_bias", inputs.dt_bias, [d_inner])?,
@@ -199,18 +199,6 @@ impl Plan {
         size(KERNEL, "steps of 32 tokens and 16 states", u32::MAX - 2, steps)?;
         Ok(Plan { lanes: Some(lanes), grid: Grid::line(blocks, 32 * lanes as u32) })
     }
-}
-
-fn check_limits(DtLimits { min, max }: DtLimits) -> Result<()> {
-    let (index, value, allowed) = if !(min >= 0.0 && min.is_finite()) {
-        (0, min, "a finite number ≥ 0")
-    } else if max.is_nan() || max < min {
-        (1, max, "at least the lower limit")
-    } else {
-        return Ok(());
-    };
-    let tensor = "dt limits";
-    Err(ArgumentError::Value { tensor, index, value: value.into(), allowed }.into())
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ mod shape;
 pub use element::SsdElement;
 pub use scratch::SsdScratch;
 
-use crate::launch::Grid;
+use crate::launch::{Grid, Pointer};
 use crate::ptx::Module;
 use crate::{Buffer, ChannelSums, Device, Precision, Result, Rows, RowsMut};
-use arguments::{AddSumsArguments, Arguments, SumsArgument, expect};
+use arguments::{AddSumsArguments, Arguments};
 use longmamba_core::DtLimits;
 use shape::{Chunked, Shape};
 
@@ -100,19 +100,14 @@ impl Device {
         scratch: &mut SsdScratch,
     ) -> Result<()> {
         let shape = Shape::new(len, &inputs)?;
-        let mut sums = sums;
-        if let Some(sums) = &sums {
-            let [batch, heads] = [shape.batch, shape.heads];
-            expect("delta_sum", sums.delta_sum.len(), [batch, heads])?;
-            expect("kept_sum", sums.kept_sum.len(), [batch, heads])?;
-            expect("kept", sums.kept.len(), [batch, heads])?;
-        }
-        let mut arguments = shape.arguments(&inputs, y, state)?;
-        if shape.lines() == 0 || len == 0 || shape.head_dim == 0 && sums.is_none() {
+        let counted = sums.is_some();
+        let sums = match sums {
+            Some(mut sums) => sums.pointers(shape.batch, shape.heads)?,
+            None => [Pointer::NULL; 3],
+        };
+        let arguments = Arguments { sums, ..shape.arguments(&inputs, y, state)? };
+        if shape.lines() == 0 || len == 0 || shape.head_dim == 0 && !counted {
             return Ok(());
-        }
-        if let Some(sums) = &mut sums {
-            arguments.sums = SumsArgument::new(sums, shape.lines())?;
         }
         match shape.chunked(self, inputs.precision) {
             true => self.ssd_chunked::<T>(&shape, arguments, scratch),
@@ -148,9 +143,9 @@ impl Device {
         let (carries, decay) = scratch.carries(self, states, decays)?;
         arguments.carries = carries.pointer(0, states)?;
         arguments.decays = decay.pointer(0, decays)?;
-        let counted = sums != SumsArgument::NONE;
+        let counted = sums != [Pointer::NULL; 3];
         if counted {
-            arguments.sums = SumsArgument::new(&mut scratch.sums(self, decays)?, decays)?;
+            arguments.sums = scratch.sums(self, decays)?;
         }
         let ends = shape.grid(CHUNK_WIDTH, segments - 1, CHUNK_THREADS);
         self.launch(Module::Ssd, T::SEGMENT[wide], ends, &arguments)?;

@@ -3,6 +3,8 @@
 mod common;
 #[path = "ssd/problem.rs"]
 mod problem;
+#[path = "common/rows.rs"]
+mod rows;
 
 use half::{bf16, f16};
 use longmamba_core::DtLimits;

@@ -1,5 +1,6 @@
+use crate::arguments::{Strided, refuse};
 use crate::launch::Pointer;
-use crate::plane::{Operand, Plane, refuse};
+use crate::plane::Plane;
 use crate::ptx::Module;
 use crate::{Buffer, Device, Result, Rows, RowsMut};
 use longmamba_core::Error as ArgumentError;
@@ -19,9 +20,9 @@ pub struct KvPage {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Fill {
-    keys: Operand,
-    values: Operand,
-    page: Operand,
+    keys: Strided,
+    values: Strided,
+    page: Strided,
     to_values: u64,
     rows: u64,
     width: u64,
@@ -64,15 +65,15 @@ impl KvPage {
         first: usize,
     ) -> Result<()> {
         let (width, to_values) = (self.width(), self.len() as u64);
-        let keys = Operand::read("keys", keys, rows, width)?;
-        let values = Operand::read("values", values, rows, width)?;
+        let keys = Strided::new("keys", keys, rows, width)?;
+        let values = Strided::new("values", values, rows, width)?;
         if first.checked_add(rows).is_none_or(|end| end > KV_PAGE) {
             return refuse("first", first as f64, "a row with room for all after it");
         }
         let device = self.data.device().clone();
         let first = first * width;
         let mut page = RowsMut { buffer: &mut self.data, first, width, stride: width };
-        let page = Operand::write("page", &mut page, rows, width)?;
+        let page = Strided::new_mut("page", &mut page, rows, width)?;
         let plane = Plane::new(rows, width, width, &[keys, values, page]);
         let kernel = plane.kernel(["fill_page_4", "fill_page_1"]);
         let (rows, width) = (rows as u64, width as u64);

@@ -1,7 +1,8 @@
 //! Device memory that the segments of a scan leave their results in.
 
 use crate::buffer::{Buffer, DeviceElement};
-use crate::{ChannelSums, Device, Result};
+use crate::launch::Pointer;
+use crate::{Device, Result};
 
 /// Memory that [`Device::ssd`] works in. It grows to what the largest call needs, which depends on the
 /// device and the model but not on the number of tokens: at most a few states for each multiprocessor.
@@ -43,8 +44,8 @@ impl SsdScratch {
         Ok((grow(&mut self.carries, device, states)?, grow(&mut self.decays, device, decays)?))
     }
 
-    /// Sums of each segment.
-    pub(super) fn sums(&mut self, device: &Device, len: usize) -> Result<ChannelSums<'_>> {
+    /// Sums of each segment: `len` each of delta_sum, kept_sum and kept.
+    pub(super) fn sums(&mut self, device: &Device, len: usize) -> Result<[Pointer; 3]> {
         let sums = match self.sums.take() {
             Some(sums) if sums.kept.len() >= len => sums,
             _ => Sums {
@@ -54,7 +55,7 @@ impl SsdScratch {
             },
         };
         let Sums { delta_sum, kept_sum, kept } = self.sums.insert(sums);
-        Ok(ChannelSums { delta_sum, kept_sum, kept })
+        Ok([delta_sum.pointer(0, len)?, kept_sum.pointer(0, len)?, kept.pointer(0, len)?])
     }
 }
 

@@ -1,7 +1,8 @@
 //! The sizes of a scan, and how it is shared out to blocks.
 
-use super::arguments::{Arguments, RowsArgument, SumsArgument, expect_limits, optional, whole};
+use super::arguments::Arguments;
 use super::{CHUNK_WIDTH, SsdElement, SsdInputs};
+use crate::arguments::{Strided, all, optional};
 use crate::launch::{Grid, Pointer};
 use crate::{Buffer, Device, Error, Precision, Result, RowsMut};
 use longmamba_core::Error as ArgumentError;
@@ -89,20 +90,20 @@ impl Shape {
         let states = groups * d_state;
         let per_element = inputs.d.is_some_and(|d| d.len() == width && d.len() != heads);
         let d = if per_element { width } else { heads };
-        expect_limits(inputs.dt_limits)?;
+        inputs.dt_limits.check()?;
         Ok(Arguments {
-            x: RowsArgument::new("x", &inputs.x, rows, width)?,
-            dt_raw: RowsArgument::new("dt_raw", &inputs.dt_raw, rows, heads)?,
-            b: RowsArgument::new("B", &inputs.b, rows, states)?,
-            c: RowsArgument::new("C", &inputs.c, rows, states)?,
-            y: RowsArgument::output("y", &mut y, rows, width)?,
-            state: whole("state", state, [batch, heads, d_state, head_dim])?,
-            a: whole("A", inputs.a, [heads])?,
-            d: optional("D", inputs.d, d)?,
-            dt_bias: optional("dt_bias", inputs.dt_bias, heads)?,
-            delta_min: optional("delta_min", inputs.delta_min, heads)?,
-            lengths: optional("lengths", inputs.lengths, batch)?,
-            sums: SumsArgument::NONE,
+            x: Strided::new("x", inputs.x, rows, width)?,
+            dt_raw: Strided::new("dt_raw", inputs.dt_raw, rows, heads)?,
+            b: Strided::new("B", inputs.b, rows, states)?,
+            c: Strided::new("C", inputs.c, rows, states)?,
+            y: Strided::new_mut("y", &mut y, rows, width)?,
+            state: all("state", state, [batch, heads, d_state, head_dim])?,
+            a: all("A", inputs.a, [heads])?,
+            d: optional("D", inputs.d, [d])?,
+            dt_bias: optional("dt_bias", inputs.dt_bias, [heads])?,
+            delta_min: optional("delta_min", inputs.delta_min, [heads])?,
+            lengths: optional("lengths", inputs.lengths, [batch])?,
+            sums: [Pointer::NULL; 3],
             carries: Pointer::NULL,
             decays: Pointer::NULL,
             len: len as u64,

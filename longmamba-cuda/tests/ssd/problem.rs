@@ -1,6 +1,7 @@
 //! A scan with its inputs, how it is run on the device, and what it must give.
 
 use crate::common::device;
+pub use crate::rows::Random;
 use half::{bf16, f16};
 use longmamba_core::{DtLimits, Ssd, SsdInputs as Arguments, View, oracle};
 use longmamba_cuda::{
@@ -48,26 +49,6 @@ macro_rules! element {
 element!(f32, 0.0, bf16, BF16, 0.0, |x| x, |x| x);
 element!(f16, F16, f16, F16, 3e-8, f16::to_f32, f16::from_f32);
 element!(bf16, BF16, bf16, BF16, 0.0, bf16::to_f32, bf16::from_f32);
-
-/// A small generator (xorshift), the same on every platform.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        low + (high - low) * ((self.0 >> 40) as f32 / (1u64 << 24) as f32)
-    }
-
-    pub fn vec(&mut self, len: usize, low: f32, high: f32) -> Vec<f32> {
-        (0..len).map(|_| self.uniform(low, high)).collect()
-    }
-}
 
 /// batch, len, heads, head_dim, groups, d_state
 pub type Dims = [usize; 6];
