@@ -3,12 +3,11 @@
 
 mod common;
 
-use common::{assert_close, fixture, plan, random_tokens};
-use longmamba_model::policy::Lookup;
+use common::{all_logits, assert_close, fixture, plan, random_tokens};
+use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::verify::verify;
 use longmamba_model::{
-    Backend, Batch, CudaBackend, DType, Error, Model, Precision, Session, SessionOptions,
-    calibrate, convert,
+    Batch, CudaBackend, DType, Error, Model, Precision, Session, SessionOptions, convert,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -131,7 +130,7 @@ fn recorded_steps_equal_prefill() {
         let gpu = model(folder);
         let tokens = random_tokens(3, 24);
         let mut whole = gpu.session(options(64)).unwrap();
-        let expected = logits(&mut whole, &tokens);
+        let expected = all_logits(&mut whole, &tokens);
         let mut session = gpu.session(options(64)).unwrap();
         let vocab = gpu.config().vocab_size;
         let mut actual = Vec::new();
@@ -152,14 +151,6 @@ fn recorded_steps_equal_prefill() {
             assert_close(a, e, ROUNDING, &format!("{folder}, token {t}"));
         }
     }
-}
-
-/// Logits of every position.
-fn logits<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Vec<f32> {
-    let mut all = Vec::new();
-    let take = |_: usize, logits: &[f32]| all.extend_from_slice(logits);
-    session.prefill_scored(tokens, 0..tokens.len(), take).unwrap();
-    all
 }
 
 /// A ragged batch: each sequence as if it were alone, and sequences may wait.
@@ -201,21 +192,11 @@ fn a_batch_equals_its_sequences() {
 fn a_plan_filters_the_same_tokens() {
     for folder in ["mamba-hf", "mamba2-hf", "zamba2-hf-2block-rope"] {
         let (gpu, cpu) = (model(folder), on_cpu(folder));
-        let plan = plan(&cpu);
-        let windows: Vec<_> = (0..2).map(|w| random_tokens(900 + w, 24)).collect();
-        let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
-        let settings = longmamba_model::policy::CalibrationSettings::new(
-            24,
-            5.0,
-            longmamba_model::policy::Aggregate::Max,
-            vec![24, 48, 96, 192],
-        )
-        .unwrap();
-        let own = calibrate::calibrate(&gpu, &windows, settings, 1e-30, &mut |_| {}).unwrap();
+        let (own, plan) = (plan(&gpu), plan(&cpu));
         assert_eq!(own.train_len(), plan.train_len());
         let channels = gpu.config().mixer.channels();
         for layer in 0..gpu.config().recurrent_layers() {
-            let thresholds = |plan: &longmamba_model::policy::Plan| {
+            let thresholds = |plan: &Plan| {
                 let mut out = vec![0.0; channels];
                 plan.delta_min(layer, 96, Lookup::Nearest, 1.0, &mut out).unwrap();
                 out
@@ -268,8 +249,8 @@ fn weights_of_16_bits() {
 
             let tensor = Model::load(&new, CUDA.clone()).unwrap();
             let tokens = random_tokens(8, 40);
-            let expected = logits(&mut exact.session(options(64)).unwrap(), &tokens);
-            let actual = logits(&mut tensor.session(options(64)).unwrap(), &tokens);
+            let expected = all_logits(&mut exact.session(options(64)).unwrap(), &tokens);
+            let actual = all_logits(&mut tensor.session(options(64)).unwrap(), &tokens);
             assert_close(&actual, &expected, bound, &format!("{folder} {name}"));
             assert_ne!(actual, expected, "{folder} {name}: were tensor cores used?");
         }

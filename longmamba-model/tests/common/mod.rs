@@ -3,7 +3,7 @@
 
 use longmamba_model::policy::{Aggregate, CalibrationSettings, Plan};
 use longmamba_model::verify::Tolerance;
-use longmamba_model::{CpuBackend, Model, Session, calibrate};
+use longmamba_model::{Backend, CpuBackend, Model, Session, calibrate};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -157,7 +157,7 @@ pub fn random_tokens(seed: u64, len: usize) -> Vec<u32> {
 }
 
 /// Logits of every position.
-pub fn all_logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+pub fn all_logits<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Vec<f32> {
     let mut all = Vec::new();
     session
         .prefill_scored(tokens, 0..tokens.len(), |_, logits| all.extend_from_slice(logits))
@@ -204,7 +204,7 @@ pub fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 /// A plan of the model's own, over short windows, that filters some tokens.
-pub fn plan(model: &Arc<Model>) -> Arc<Plan> {
+pub fn plan<B: Backend>(model: &Arc<Model<B>>) -> Arc<Plan> {
     let settings =
         CalibrationSettings::new(24, 5.0, Aggregate::Max, vec![24, 48, 96, 192]).unwrap();
     let windows: Vec<_> = (0..2).map(|w| random_tokens(900 + w, 24)).collect();
