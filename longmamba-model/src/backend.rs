@@ -308,7 +308,8 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// How many sequences are best read at the same time, each in a thread of its own.
     fn sequences_at_once(&self) -> usize;
 
-    /// Runs `work` where this device's stages run best (on the CPU: inside its thread pool).
+    /// Runs `work` where this device's stages run best (on the CPU: inside its thread pool). It may only
+    /// be called inside itself where [`sequences_at_once`](Self::sequences_at_once) is above 1.
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
 
     /// Embedding: row `tokens[i]` of `table` to row i of `out`.

@@ -75,10 +75,16 @@ pub(crate) fn samples<B: Backend, T: Send>(
             done.push((index, result));
         }
     };
-    model.backend().run(|| {
-        let workers = model.backend().sequences_at_once().min(count);
-        rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| worker())));
-    });
+    let workers = model.backend().sequences_at_once().min(count);
+    if workers <= 1 {
+        // Without `run`, which sessions call themselves: on a device of one turn at a time they would
+        // wait for it for ever.
+        worker();
+    } else {
+        model.backend().run(|| {
+            rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| worker())));
+        });
+    }
     let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
     done.sort_unstable_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()

@@ -4,10 +4,14 @@
 mod common;
 
 use common::{all_logits, assert_close, fixture, plan, random_tokens};
+use longmamba_model::eval::perplexity::{Windows, perplexity};
+use longmamba_model::eval::prose;
+use longmamba_model::eval::recall::{RecallTask, recall};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::verify::verify;
 use longmamba_model::{
-    Batch, CudaBackend, DType, Error, Model, Precision, Session, SessionOptions, convert,
+    Backend, Batch, CudaBackend, DType, Error, Model, Precision, Session, SessionOptions, Text,
+    builtin, convert,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -151,6 +155,30 @@ fn recorded_steps_equal_prefill() {
             assert_close(a, e, ROUNDING, &format!("{folder}, token {t}"));
         }
     }
+}
+
+/// What `demo` does: samples are read one after the other, on one device.
+#[test]
+fn evaluations_agree() {
+    fn measure<B: Backend>(backend: B) -> (Vec<u8>, f64, f64) {
+        let builtin = builtin::find("mamba1-tiny").unwrap();
+        let model = builtin.model_on(backend).unwrap();
+        let sampled = prose::sampled(&model, 20, 3, &|_| {}).unwrap();
+        let text = prose::plain(100, 3);
+        let tokens = text.bytes().map(u32::from).collect();
+        let plan = Some(Arc::new(builtin.plan().unwrap()));
+        let options = SessionOptions { plan, ..Default::default() };
+        let windows = Windows { windows: 2, labels: 40, ..Windows::new(300) };
+        let texts = [Text::from_tokens(tokens)];
+        let ppl = perplexity(&model, &texts, windows, &options, &|_| {}).unwrap();
+        let task = RecallTask { facts: 2, ..RecallTask::new(300) };
+        let prompts = task.prompts(&[text.as_bytes()], 2, 3).unwrap();
+        let right = recall(&model, &prompts, &options, &|_| {}).unwrap().right;
+        (sampled, ppl.nll.mean, right.mean)
+    }
+    let (gpu, cpu) = (measure(CUDA.clone()), measure(common::backend()));
+    assert_eq!((gpu.0, gpu.2), (cpu.0, cpu.2));
+    assert!((gpu.1 - cpu.1).abs() < 1e-4 * cpu.1, "{} nats, {} on the processor", gpu.1, cpu.1);
 }
 
 /// A ragged batch: each sequence as if it were alone, and sequences may wait.
