@@ -39,6 +39,7 @@
 //! | variable | meaning | default |
 //! | --- | --- | --- |
 //! | `LONGMAMBA_EMULATOR_SM` | compute capability, as in `sm_80` | 80 |
+//! | `LONGMAMBA_EMULATOR_DRIVER` | the CUDA that the driver supports, 12000 for 12.0 | 12000 |
 //! | `LONGMAMBA_EMULATOR_DEVICES` | devices, 0 for none | 1 |
 //! | `LONGMAMBA_EMULATOR_MEMORY` | bytes of memory of a device | 8 GiB |
 //! | `LONGMAMBA_EMULATOR_THREADS` | threads of the host that run blocks | processors |
