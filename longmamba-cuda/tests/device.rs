@@ -1,8 +1,13 @@
-//! Devices that will not do, and what is left of one on which a kernel failed: errors, never a panic.
+//! Devices that will not do, buffers of another device, and what is left of a device on which a kernel
+//! failed: errors, never a panic.
 
 mod common;
 
-use longmamba_cuda::{Buffer, Device, Error, Result, Rows, RowsMut};
+use longmamba_core::{AnyView, DtLimits, View};
+use longmamba_cuda::{
+    Buffer, ChannelSums, Device, Error, Matrix, Precision, Result, Rows, RowsMut,
+    SelectiveScanInputs,
+};
 use longmamba_cuda_emulator::{TestDriver, driver_for_tests};
 use std::process::{Command, Output};
 
@@ -141,4 +146,86 @@ fn after_a_failed_kernel_every_call_is_an_error() {
         assert!(output.status.success(), "{name}: {text}{errors}");
         assert!(text.contains("all refused") && !errors.contains("panicked"), "{text}{errors}");
     }
+}
+
+/// Gives calls of `ours`, at each place where a buffer can stand, one of `theirs`.
+fn mixed(ours: &Device, theirs: &Device) {
+    let ones = |device: &Device| device.upload(&[1.0f32; SHORT]).unwrap();
+    let (our, their, mut out, mut foreign) = (ones(ours), ones(theirs), ones(ours), ones(theirs));
+    let norm = |x: &Buffer<f32>, weight: &Buffer<f32>, out: &mut Buffer<f32>| {
+        ours.rms_norm(1, Rows::all(x, SHORT), weight, 1e-5, RowsMut::all(out, SHORT))
+    };
+    let scan = |lengths: &Device, sums: &Device| {
+        let one = ours.zeros(1).unwrap();
+        let row = Rows::all(&one, 1);
+        let (mut y, mut state) = (ours.zeros(1).unwrap(), ours.zeros(1).unwrap());
+        let [mut delta_sum, mut kept_sum] = [0; 2].map(|_| ours.zeros(1).unwrap());
+        let (mut kept, lengths) = (sums.zeros(1).unwrap(), lengths.zeros(1).unwrap());
+        let inputs = SelectiveScanInputs {
+            batch: 1,
+            x: row,
+            dt_raw: row,
+            b: row,
+            c: row,
+            z: None,
+            a: &one,
+            d: None,
+            dt_bias: None,
+            delta_min: None,
+            dt_limits: DtLimits::default(),
+            lengths: Some(&lengths),
+        };
+        let sums =
+            ChannelSums { delta_sum: &mut delta_sum, kept_sum: &mut kept_sum, kept: &mut kept };
+        ours.selective_scan(1, inputs, RowsMut::all(&mut y, 1), &mut state, Some(sums))
+    };
+    let product = |device: &Device| {
+        let values = [1.0; SHORT * SHORT];
+        let values = AnyView::F32(View::new(&values, [SHORT, SHORT]).unwrap());
+        let weight = Matrix::upload(device, values).unwrap();
+        let mut out = ones(ours);
+        let (x, to) = (Rows::all(&our, SHORT), RowsMut::all(&mut out, SHORT));
+        ours.matmul(1, x, &weight, None, false, Precision::Exact, to)
+    };
+    // The same calls with buffers of a clone, which is the same device.
+    let clone = ours.clone();
+    norm(&our, &ones(&clone), &mut out).unwrap();
+    scan(&clone, &clone).unwrap();
+    product(&clone).unwrap();
+    out.copy_from(&ones(&clone), 0, SHORT, 0).unwrap();
+
+    for (place, result) in [
+        ("rows to read", norm(&their, &our, &mut out)),
+        ("a whole buffer", norm(&our, &their, &mut out)),
+        ("rows to write", norm(&our, &our, &mut foreign)),
+        ("an option", scan(theirs, ours)),
+        ("sums", scan(ours, theirs)),
+        ("a weight", product(theirs)),
+        ("a copy", out.copy_from(&their, 0, SHORT, 0)),
+        ("a graph", ours.capture(|| norm(&their, &our, &mut out)).map(drop)),
+    ] {
+        assert_eq!(result, Err(Error::OtherDevice), "{place}");
+    }
+    // Nothing was done, and both go on.
+    assert_eq!(foreign.to_vec().unwrap(), [1.0; SHORT]);
+    norm(&our, &our, &mut out).unwrap();
+    theirs.synchronize().unwrap();
+}
+
+#[test]
+fn buffers_of_another_device_are_refused() {
+    let ours = common::device();
+    if std::env::var_os(CASE).is_some() {
+        mixed(&ours, &Device::new(1).unwrap());
+        println!("two devices");
+        return;
+    }
+    // Two streams of one device are out of step with each other, too.
+    mixed(&ours, &Device::new(0).unwrap());
+    let variables = [("LONGMAMBA_EMULATOR_DEVICES", "2")];
+    let Some(output) = alone("buffers_of_another_device_are_refused", "", &variables) else {
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("two devices"), "{text}");
 }
