@@ -2,7 +2,7 @@
 
 use crate::buffer::{Buffer, DeviceElement, Rows, RowsMut};
 use crate::launch::Pointer;
-use crate::{Error, Result};
+use crate::{Device, Error, Result};
 use longmamba_core::Error as ArgumentError;
 
 /// Rows as kernels take them; `Rows` in `common.cuh`.
@@ -19,22 +19,24 @@ impl Strided {
 
     /// See [`Rows::pointer`].
     pub(crate) fn new<T: DeviceElement>(
+        device: &Device,
         tensor: &'static str,
         from: Rows<'_, T>,
         rows: usize,
         width: usize,
     ) -> Result<Self> {
-        Ok(Strided { data: from.pointer(tensor, rows, width)?, stride: from.stride as u64 })
+        Ok(Strided { data: from.pointer(device, tensor, rows, width)?, stride: from.stride as u64 })
     }
 
     /// See [`RowsMut::pointer`].
     pub(crate) fn new_mut<T: DeviceElement>(
+        device: &Device,
         tensor: &'static str,
         to: &mut RowsMut<'_, T>,
         rows: usize,
         width: usize,
     ) -> Result<Self> {
-        Ok(Strided { data: to.pointer(tensor, rows, width)?, stride: to.stride as u64 })
+        Ok(Strided { data: to.pointer(device, tensor, rows, width)?, stride: to.stride as u64 })
     }
 
     /// One row, which all rows share.
@@ -53,8 +55,9 @@ impl Strided {
     }
 }
 
-/// The address of all of `values`, of which there must be as many as `shape` says.
+/// The address, for work of `device`, of all of `values`, of which there must be as many as `shape` says.
 pub(crate) fn all<T: DeviceElement, const R: usize>(
+    device: &Device,
     tensor: &'static str,
     values: &Buffer<T>,
     shape: [usize; R],
@@ -64,16 +67,17 @@ pub(crate) fn all<T: DeviceElement, const R: usize>(
         let (expected, actual) = (shape.into(), [values.len()].into());
         return Err(ArgumentError::Shape { tensor, expected, actual }.into());
     }
-    values.pointer(0, elements)
+    values.pointer(device, 0, elements)
 }
 
 /// [`all`], or null.
 pub(crate) fn optional<T: DeviceElement, const R: usize>(
+    device: &Device,
     tensor: &'static str,
     values: Option<&Buffer<T>>,
     shape: [usize; R],
 ) -> Result<Pointer> {
-    values.map_or(Ok(Pointer::NULL), |values| all(tensor, values, shape))
+    values.map_or(Ok(Pointer::NULL), |values| all(device, tensor, values, shape))
 }
 
 /// The error of an option outside its range.

@@ -101,8 +101,8 @@ impl Device {
     ) -> Result<()> {
         let AttentionArgs { heads, pages, first, position, window, scale, .. } = args;
         let width = out.width;
-        let q = Strided::new("q", args.q, rows, width)?;
-        let out = Strided::new_mut("out", &mut out, rows, width)?;
+        let q = Strided::new(self, "q", args.q, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
         if heads == 0 || !width.is_multiple_of(heads) {
             return refuse("heads", heads as f64, "a divisor of q's width");
         }

@@ -18,7 +18,7 @@ impl<T> DeviceElement for T where
 {
 }
 
-/// Device memory of a fixed size.
+/// Device memory of a fixed size, for the [`Device`] that made it and its clones.
 #[derive(Debug)]
 pub struct Buffer<T> {
     /// Shared with the graphs that were captured over it.
@@ -92,7 +92,7 @@ impl<T: DeviceElement> Buffer<T> {
     /// Copies the elements of `from` that begin at `from_first` to those from `first` on.
     ///
     /// # Errors
-    /// As [`Buffer::write`].
+    /// As [`Buffer::write`], and [`Error::OtherDevice`].
     pub fn copy_from(
         &mut self,
         from: &Buffer<T>,
@@ -113,10 +113,10 @@ impl<T: DeviceElement> Buffer<T> {
         crate::launch::clear(self)
     }
 
-    /// The address of element `first`, from which `len` elements may be used.
-    pub(crate) fn pointer(&self, first: usize, len: usize) -> Result<Pointer> {
+    /// The address of element `first`, from which `device` may use `len` elements.
+    pub(crate) fn pointer(&self, device: &Device, first: usize, len: usize) -> Result<Pointer> {
         self.expect(first, len)?;
-        Ok(Pointer::new(self, first))
+        Pointer::new(device, self, first)
     }
 
     fn expect(&self, first: usize, len: usize) -> Result<()> {
@@ -172,16 +172,17 @@ impl<'a, T: DeviceElement> Rows<'a, T> {
         Rows { first: self.first + first, width, ..self }
     }
 
-    /// The address of the first row, after checking that the buffer has `rows` of them, each of
-    /// `width`; `tensor` names them in the error.
+    /// The address of the first row, for work of `device`, after checking that the buffer has `rows` of
+    /// them, each of `width`; `tensor` names them in the error.
     pub(crate) fn pointer(
         &self,
+        device: &Device,
         tensor: &'static str,
         rows: usize,
         width: usize,
     ) -> Result<Pointer> {
         let Rows { buffer, first, stride, .. } = *self;
-        buffer.pointer(first, span(tensor, rows, width, self.width, stride)?)
+        buffer.pointer(device, first, span(tensor, rows, width, self.width, stride)?)
     }
 }
 
@@ -199,6 +200,7 @@ impl<'a, T: DeviceElement> RowsMut<'a, T> {
     /// As [`Rows::pointer`]; rows that share an element are refused.
     pub(crate) fn pointer(
         &mut self,
+        device: &Device,
         tensor: &'static str,
         rows: usize,
         width: usize,
@@ -208,7 +210,7 @@ impl<'a, T: DeviceElement> RowsMut<'a, T> {
             let (shape, strides) = ([rows, width].into(), [stride, 1].into());
             return Err(ArgumentError::Overlapping { shape, strides }.into());
         }
-        self.buffer.pointer(first, span(tensor, rows, width, self.width, stride)?)
+        self.buffer.pointer(device, first, span(tensor, rows, width, self.width, stride)?)
     }
 }
 

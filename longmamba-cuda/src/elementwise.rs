@@ -96,8 +96,8 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let x = Strided::new("x", x, rows, width)?;
-        let out = Strided::new_mut("out", &mut out, rows, width)?;
+        let x = Strided::new(self, "x", x, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
         let plane = Plane::new(rows, width, width, &[x, out]);
         let kernels = match accumulate {
             true => ["add_rows_4", "add_rows_1"],
@@ -120,9 +120,9 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let y = Strided::new("y", y, rows, width)?;
-        let z = Strided::new("z", z, rows, width)?;
-        let out = Strided::new_mut("out", &mut out, rows, width)?;
+        let y = Strided::new(self, "y", y, rows, width)?;
+        let z = Strided::new(self, "z", z, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
         let plane = Plane::new(rows, width, width, &[y, z, out]);
         let kernels = match activation {
             Activation::Silu => ["gate_silu_4", "gate_silu_1"],
@@ -148,9 +148,9 @@ impl Device {
         limits.check()?;
         let DtLimits { min: dt_min, max: dt_max } = limits;
         let width = out.width;
-        let dt_raw = Strided::new("dt_raw", dt_raw, rows, width)?;
-        let out = Strided::new_mut("out", &mut out, rows, width)?;
-        let bias = Strided::shared(optional("dt_bias", dt_bias, [width])?);
+        let dt_raw = Strided::new(self, "dt_raw", dt_raw, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
+        let bias = Strided::shared(optional(self, "dt_bias", dt_bias, [width])?);
         let plane = Plane::new(rows, width, width, &[dt_raw, bias, out]);
         let kernel = plane.kernel(["delta_rows_4", "delta_rows_1"]);
         let (bias, rows, width) = (bias.data(), rows as u64, width as u64);
@@ -173,9 +173,9 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let width = out.width;
-        let table = Strided::new("table", table, table_rows, width)?;
-        let out = Strided::new_mut("out", &mut out, count, width)?;
-        let tokens = tokens.pointer(0, count)?;
+        let table = Strided::new(self, "table", table, table_rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, count, width)?;
+        let tokens = tokens.pointer(self, 0, count)?;
         let plane = Plane::new(count, width, width, &[out]).and(table, size_of::<T>());
         let (entries, rows, width) = (table_rows as u64, count as u64, width as u64);
         let arguments = Gather { table, tokens, out, entries, rows, width };

@@ -31,6 +31,10 @@ pub enum Error {
         /// Major and minor.
         capability: (u32, u32),
     },
+    /// A buffer of another [`Device`](crate::Device), be it one of the same number. Each does its work in
+    /// an order of its own, so one could not know when the other is done with the buffer.
+    #[error("the buffer is another Device's; what a call uses must be of one Device or its clones")]
+    OtherDevice,
     /// The device's memory is full.
     #[error("the device is out of memory: {bytes} more bytes were asked for")]
     OutOfMemory {

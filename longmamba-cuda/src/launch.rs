@@ -1,7 +1,7 @@
 //! Everything unsafe: asking for the driver, addresses, copies and launches.
 //!
-//! What makes it safe to call from the rest of the crate: an address can only be had from a buffer,
-//! after its bounds were checked ([`Pointer`]); a kernel is only launched where the size of its one
+//! What makes it safe to call from the rest of the crate: an address can only be had from a buffer of the
+//! device that is to use it, after its bounds were checked ([`Pointer`]); a kernel is only launched where the size of its one
 //! argument, a struct, is what its PTX says; and all work is done in one stream, so that a buffer is freed
 //! after the last kernel that uses it. A graph, which is done in that stream too, keeps its buffers.
 
@@ -50,10 +50,18 @@ impl Pointer {
     /// For an argument that is not there.
     pub(crate) const NULL: Pointer = Pointer(0);
 
-    /// `first` is at most the buffer's length.
-    pub(crate) fn new<T: DeviceElement>(buffer: &Buffer<T>, first: usize) -> Self {
-        buffer.device.kernels.keep(&buffer.slice);
-        Pointer(address(&buffer.slice, &buffer.device) + (first * size_of::<T>()) as u64)
+    /// For work of `device`; `first` is at most the buffer's length.
+    pub(crate) fn new<T: DeviceElement>(
+        device: &Device,
+        buffer: &Buffer<T>,
+        first: usize,
+    ) -> Result<Self> {
+        // Another device, even of the same number, does its work in another stream.
+        if !Arc::ptr_eq(&device.kernels, &buffer.device.kernels) {
+            return Err(Error::OtherDevice);
+        }
+        device.kernels.keep(&buffer.slice);
+        Ok(Pointer(address(&buffer.slice, device) + (first * size_of::<T>()) as u64))
     }
 }
 
@@ -294,7 +302,7 @@ pub(crate) fn upload<T: DeviceElement>(
     }
     let fail = Error::driver("copy to the device");
     device.context.bind_to_thread().map_err(&fail)?;
-    let to = Pointer::new(buffer, first);
+    let to = Pointer::new(device, buffer, first)?;
     // SAFETY: the range lies in the buffer (the caller's duty), and pageable host memory is staged by the
     // driver before the call returns.
     let copied = unsafe { result::memcpy_htod_async(to.0, values, device.target().cu_stream()) };
@@ -315,7 +323,8 @@ pub(crate) fn copy<T: DeviceElement>(
     let device = &to.device;
     let fail = Error::driver("copy on the device");
     device.context.bind_to_thread().map_err(&fail)?;
-    let (source, target) = (Pointer::new(from, from_first), Pointer::new(to, first));
+    let source = Pointer::new(device, from, from_first)?;
+    let target = Pointer::new(device, to, first)?;
     let bytes = len * size_of::<T>();
     // SAFETY: both ranges lie in their buffers (the caller's duty), and these are two buffers, one of
     // which is borrowed mutably.
@@ -330,7 +339,7 @@ pub(crate) fn clear<T: DeviceElement>(buffer: &mut Buffer<T>) -> Result<()> {
     let device = &buffer.device;
     let fail = Error::driver("clear memory");
     device.context.bind_to_thread().map_err(&fail)?;
-    let to = Pointer::new(buffer, 0);
+    let to = Pointer::new(device, buffer, 0)?;
     let bytes = buffer.len() * size_of::<T>();
     if bytes == 0 {
         return Ok(());

@@ -73,12 +73,12 @@ impl Device {
         problem.check()?;
         let kernel = problem.kernel();
         let arguments = Arguments {
-            x: x.pointer("x", rows, inputs)?,
+            x: x.pointer(self, "x", rows, inputs)?,
             x_stride: x.stride as u64,
-            weight: address(weight)?,
+            weight: address(self, weight)?,
             weight_stride: weight.stride() as u64,
-            bias: optional("bias", bias, [outputs])?,
-            out: out.pointer("out", rows, outputs)?,
+            bias: optional(self, "bias", bias, [outputs])?,
+            out: out.pointer(self, "out", rows, outputs)?,
             out_stride: out.stride as u64,
             rows: rows as u32,
             inputs: inputs as u32,
@@ -93,11 +93,11 @@ impl Device {
 }
 
 /// The address of the whole weight.
-fn address(weight: &Matrix) -> Result<Pointer> {
+fn address(device: &Device, weight: &Matrix) -> Result<Pointer> {
     let len = weight.outputs() * weight.stride();
     match weight.values() {
-        Values::F32(buffer) => buffer.pointer(0, len),
-        Values::F16(buffer) => buffer.pointer(0, len),
-        Values::BF16(buffer) => buffer.pointer(0, len),
+        Values::F32(buffer) => buffer.pointer(device, 0, len),
+        Values::F16(buffer) => buffer.pointer(device, 0, len),
+        Values::BF16(buffer) => buffer.pointer(device, 0, len),
     }
 }

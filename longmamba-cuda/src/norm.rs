@@ -111,15 +111,15 @@ impl Device {
             return refuse("eps", eps.into(), "a finite number ≥ 0");
         }
         let width = out.width;
-        let x = Strided::new(name, x, rows, width)?;
+        let x = Strided::new(self, name, x, rows, width)?;
         // A kernel that has no use for an operand does not look at it.
-        let z = z.map_or(Ok(x), |z| Strided::new("z", z, rows, width))?;
-        let weight = Strided::shared(all("weight", weight, [width])?);
+        let z = z.map_or(Ok(x), |z| Strided::new(self, "z", z, rows, width))?;
+        let weight = Strided::shared(all(self, "weight", weight, [width])?);
         let bias = match bias {
-            Some(bias) => Strided::shared(all("bias", bias, [width])?),
+            Some(bias) => Strided::shared(all(self, "bias", bias, [width])?),
             None => weight,
         };
-        let out = Strided::new_mut("out", &mut out, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
         if width == 0 {
             return Ok(());
         }

@@ -74,7 +74,7 @@ impl Device {
             return refuse("rotated width", width as f64, "even, and at most head_dim");
         }
         let (x, heads, half) =
-            (Strided::new_mut("x", &mut x, rows, row)?, row / head_dim, width / 2);
+            (Strided::new_mut(self, "x", &mut x, rows, row)?, row / head_dim, width / 2);
         if rows == 0 || heads == 0 {
             return Ok(());
         }

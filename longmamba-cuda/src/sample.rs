@@ -123,8 +123,8 @@ impl Device {
         count: usize,
         tokens: &mut Buffer<u32>,
     ) -> Result<()> {
-        let (logits, count) = tokens_of("argmax", rows, logits, count)?;
-        let tokens = tokens.pointer(0, rows)?;
+        let (logits, count) = tokens_of(self, "argmax", rows, logits, count)?;
+        let tokens = tokens.pointer(self, 0, rows)?;
         let arguments = Argmax { logits, tokens, rows: rows as u64, count, unused: 0 };
         self.launch(Module::Sample, "argmax", grid(rows, count), &arguments)
     }
@@ -141,9 +141,9 @@ impl Device {
         banned: &Buffer<u32>,
     ) -> Result<()> {
         let width = logits.width;
-        let logits = Strided::new_mut("logits", &mut logits, rows, width)?;
+        let logits = Strided::new_mut(self, "logits", &mut logits, rows, width)?;
         let count = token_count("ban", width)?;
-        let (banned, banned_count) = (banned.pointer(0, banned.len())?, banned.len() as u64);
+        let (banned, banned_count) = (banned.pointer(self, 0, banned.len())?, banned.len() as u64);
         let blocks = rows.saturating_mul(banned_count as usize).div_ceil(256).min(1 << 16);
         let arguments = Ban { logits, banned, rows: rows as u64, banned_count, count, unused: 0 };
         self.launch(Module::Sample, "ban", Grid::line(blocks, 256), &arguments)
@@ -175,9 +175,9 @@ impl Device {
         tokens: &mut Buffer<u32>,
     ) -> Result<()> {
         sampling.check()?;
-        let (logits, count) = tokens_of("sample", rows, logits, count)?;
-        let uniform = uniform.pointer(first, rows)?;
-        let tokens = tokens.pointer(0, rows)?;
+        let (logits, count) = tokens_of(self, "sample", rows, logits, count)?;
+        let uniform = uniform.pointer(self, first, rows)?;
+        let tokens = tokens.pointer(self, 0, rows)?;
         let (scale, scale_rest) = sampling.scale();
         let all = count as usize;
         let arguments = Sample {
@@ -201,6 +201,7 @@ impl Device {
 
 /// The first `count` columns, which are at least one.
 fn tokens_of(
+    device: &Device,
     kernel: &'static str,
     rows: usize,
     logits: Rows<'_, f32>,
@@ -209,7 +210,7 @@ fn tokens_of(
     if count == 0 || count > logits.width {
         return refuse("count", count as f64, "at least 1 and at most the columns of the logits");
     }
-    let operand = Strided::new("logits", logits.part(0, count), rows, count)?;
+    let operand = Strided::new(device, "logits", logits.part(0, count), rows, count)?;
     Ok((operand, token_count(kernel, count)?))
 }
 

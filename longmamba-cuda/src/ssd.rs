@@ -102,10 +102,10 @@ impl Device {
         let shape = Shape::new(len, &inputs)?;
         let counted = sums.is_some();
         let sums = match sums {
-            Some(mut sums) => sums.pointers(shape.batch, shape.heads)?,
+            Some(mut sums) => sums.pointers(self, shape.batch, shape.heads)?,
             None => [Pointer::NULL; 3],
         };
-        let arguments = Arguments { sums, ..shape.arguments(&inputs, y, state)? };
+        let arguments = Arguments { sums, ..shape.arguments(self, &inputs, y, state)? };
         if shape.lines() == 0 || len == 0 || shape.head_dim == 0 && !counted {
             return Ok(());
         }
@@ -141,8 +141,8 @@ impl Device {
         let elements = lines * shape.d_state * shape.head_dim;
         let (states, decays) = (segments * elements, segments * lines);
         let (carries, decay) = scratch.carries(self, states, decays)?;
-        arguments.carries = carries.pointer(0, states)?;
-        arguments.decays = decay.pointer(0, decays)?;
+        arguments.carries = carries.pointer(self, 0, states)?;
+        arguments.decays = decay.pointer(self, 0, decays)?;
         let counted = sums != [Pointer::NULL; 3];
         if counted {
             arguments.sums = scratch.sums(self, decays)?;

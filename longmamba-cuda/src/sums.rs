@@ -2,7 +2,7 @@
 
 use crate::arguments::all;
 use crate::launch::Pointer;
-use crate::{Buffer, Result};
+use crate::{Buffer, Device, Result};
 
 /// What a scan reports of Δ, per sequence and channel (head in Mamba-2): `[batch, channels]` each. A scan
 /// **adds** to what is there, so the sums of a prompt that is read in chunks need no further code.
@@ -18,12 +18,17 @@ pub struct ChannelSums<'a> {
 
 impl ChannelSums<'_> {
     /// The addresses of `delta_sum`, `kept_sum` and `kept`.
-    pub(crate) fn pointers(&mut self, batch: usize, channels: usize) -> Result<[Pointer; 3]> {
+    pub(crate) fn pointers(
+        &mut self,
+        device: &Device,
+        batch: usize,
+        channels: usize,
+    ) -> Result<[Pointer; 3]> {
         let shape = [batch, channels];
         Ok([
-            all("delta_sum", self.delta_sum, shape)?,
-            all("kept_sum", self.kept_sum, shape)?,
-            all("kept", self.kept, shape)?,
+            all(device, "delta_sum", self.delta_sum, shape)?,
+            all(device, "kept_sum", self.kept_sum, shape)?,
+            all(device, "kept", self.kept, shape)?,
         ])
     }
 }

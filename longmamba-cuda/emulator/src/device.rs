@@ -165,7 +165,7 @@ impl Emulator {
             dynamic_shared: launch.shared,
             check_races: self.config.check_shared,
             check_blocks: self.config.check_blocks && many,
-            check_block_reads: self.config.check_blocks && many && !kernel.fenced,
+            meetings: (self.config.check_blocks && many && kernel.ordered).then(Default::default),
             limit: self.config.limit,
             atomics: Mutex::new(()),
         };

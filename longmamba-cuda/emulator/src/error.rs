@@ -200,13 +200,21 @@ pub enum FaultKind {
     },
     /// Two blocks, one byte of global memory, at least one of them writes.
     #[error(
-        "race in global memory at {address:#x}: block {other_block} of the same launch wrote it too"
+        "race in global memory at {address:#x}: this {access} and the {other_access} of {} of the same launch at PTX line {other_line} are in no order",
+        other_block.map_or("another block".into(), |block| format!("block {block}"))
     )]
     BlockRace {
         /// The byte.
         address: u64,
-        /// The other block, counted along x, then y, then z (modulo 65535).
-        other_block: u32,
+        /// Read or write.
+        access: Access,
+        /// What the other block did.
+        other_access: Access,
+        /// The other block, counted along x, then y, then z (modulo 32767); `None` where it is one of several
+        /// that read the byte.
+        other_block: Option<u32>,
+        /// Where it did it; of the accesses to the same four bytes, any.
+        other_line: u32,
     },
     /// A barrier that some threads of the block never reach.
     #[error("barrier that not all threads reach: thread {missing} is {place}")]
@@ -320,6 +328,7 @@ pub(crate) struct Trouble {
 pub(crate) enum What {
     Plain(FaultKind),
     Race { address: u64, access: Access, other: Access, thread: u32, pc: u32, pending: bool },
+    BlockRace { address: u64, access: Access, other: Access, block: Option<u32>, pc: u32 },
 }
 
 impl Trouble {

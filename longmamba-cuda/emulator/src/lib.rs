@@ -20,8 +20,9 @@
 //!   one, and aligned. Fresh memory, shared memory and registers are full of ones (NaN).
 //! - Shared memory: two accesses to a byte by different threads, one of them a write, without a
 //!   barrier between; bytes that a `cp.async` is filling and that nobody waited for.
-//! - Global memory: bytes that two blocks of a launch write; and that one writes and another reads,
-//!   unless the kernel contains a fence of the device. Atomic and volatile accesses are exempt.
+//! - Global memory: two accesses to a byte by different blocks of a launch, one of them a write, unless
+//!   the blocks meet in between: at an address that both access atomically or as volatile, in a kernel
+//!   with a fence of the device or with acquire and release. Such accesses themselves are exempt.
 //! - Barriers and operations of warps must be reached by all the threads they are for. Whole warps may
 //!   end before a barrier of the block, single lanes of a warp may not.
 //! - An instruction or a modifier that is not known is an error when the module is loaded.
@@ -39,6 +40,7 @@
 //! | variable | meaning | default |
 //! | --- | --- | --- |
 //! | `LONGMAMBA_EMULATOR_SM` | compute capability, as in `sm_80` | 80 |
+//! | `LONGMAMBA_EMULATOR_DRIVER` | the CUDA that the driver supports, 12000 for 12.0 | 12000 |
 //! | `LONGMAMBA_EMULATOR_DEVICES` | devices, 0 for none | 1 |
 //! | `LONGMAMBA_EMULATOR_MEMORY` | bytes of memory of a device | 8 GiB |
 //! | `LONGMAMBA_EMULATOR_THREADS` | threads of the host that run blocks | processors |

@@ -9,9 +9,11 @@ enum Mistake {
     Barrier,
     /// An access to shared memory goes to the next word.
     Offset,
+    /// An access to global memory goes far past its allocation.
+    Past,
 }
 
-/// One mistake in one kernel: `KERNEL barrier N` or `KERNEL offset N`, counted from 0.
+/// One mistake in one kernel: `KERNEL barrier N`, `KERNEL offset N` or `KERNEL past N`, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
     kernel: String,
@@ -35,6 +37,7 @@ impl Mutation {
         let mistake = match words.next()? {
             "barrier" => Mistake::Barrier,
             "offset" => Mistake::Offset,
+            "past" => Mistake::Past,
             _ => return None,
         };
         Some(Mutation { kernel, mistake, number: words.next()?.parse().ok()? })
@@ -47,19 +50,14 @@ impl Mutation {
         let line = &ptx[start + place.start..start + place.end];
         let changed = match self.mistake {
             Mistake::Barrier => String::new(),
-            Mistake::Offset => match line.split_once('+') {
-                Some((before, after)) => {
-                    let (offset, rest) = after.split_once(']')?;
-                    let offset: i64 = offset.trim().parse().ok()?;
-                    format!("{before}+{}]{rest}", offset + 4)
-                }
-                None => line.replacen(']', "+4]", 1),
-            },
+            Mistake::Offset => moved(line, 4)?,
+            Mistake::Past => moved(line, 1 << 30)?,
         };
         Some([&ptx[..start + place.start], &changed, &ptx[start + place.end..]].concat())
     }
 
-    /// All mutations of a kernel.
+    /// All mutations of a kernel that a check or the result has to notice; an access far past its
+    /// allocation, which no check can miss, is not among them.
     pub fn all(ptx: &str, kernel: &str) -> Vec<String> {
         let Some(body) = body(ptx, kernel) else { return Vec::new() };
         let of = |mistake: Mistake, name: &str| {
@@ -79,13 +77,28 @@ impl Mistake {
             end += line.len();
             let found = match self {
                 Mistake::Barrier => line.contains("bar.sync") || line.contains("barrier.sync"),
-                Mistake::Offset => {
-                    (line.contains("ld.shared") || line.contains("st.shared")) && line.contains(']')
-                }
+                Mistake::Offset => accesses(line, "shared"),
+                Mistake::Past => accesses(line, "global"),
             };
             found.then_some(start..end)
         })
     }
+}
+
+/// Whether the line loads from a state space or stores to it.
+fn accesses(line: &str, space: &str) -> bool {
+    let names = ["ld", "st"].map(|name| format!("{name}.{space}"));
+    names.iter().any(|name| line.contains(name)) && line.contains(']')
+}
+
+/// The line with `by` more bytes in its address.
+fn moved(line: &str, by: i64) -> Option<String> {
+    let (address, rest) = line.split_once(']')?;
+    let (base, offset) = match address.split_once('+') {
+        Some((base, offset)) => (base, offset.trim().parse::<i64>().ok()?),
+        None => (address, 0),
+    };
+    Some(format!("{base}+{}]{rest}", offset + by))
 }
 
 /// From the name of a kernel to its closing brace.
@@ -100,7 +113,8 @@ mod tests {
     use super::*;
 
     const PTX: &str = ".entry a(\n)\n{\n\tbar.sync 0;\n\tret;\n}\n.entry b(\n)\n{\n\tst.shared.f32 [%r1], %f1;\n\t\
-                       bar.sync 0;\n\tld.shared.f32 %f2, [%r1+8];\n\tbar.sync 0;\n\tret;\n}\n";
+                       bar.sync 0;\n\tld.shared.f32 %f2, [%r1+8];\n\tbar.sync 0;\n\tst.global.f32 [%rd1+4], %f2;\n\t\
+                       ret;\n}\n";
 
     #[test]
     fn the_right_line_of_the_right_kernel() {
@@ -109,9 +123,10 @@ mod tests {
         let apply = |text: &str| Mutation::parse(text).unwrap().apply(PTX);
         let lines = |text: &str| apply(text).unwrap().lines().count();
         assert_eq!(lines("a barrier 0") + 1, PTX.lines().count());
-        assert!(apply("b barrier 1").unwrap().contains("[%r1+8];\n\tret;"));
+        assert!(apply("b barrier 1").unwrap().contains("[%r1+8];\n\tst.global"));
         assert!(apply("b offset 0").unwrap().contains("st.shared.f32 [%r1+4], %f1;"));
         assert!(apply("b offset 1").unwrap().contains("[%r1+12];"));
+        assert!(apply("b past 0").unwrap().contains("st.global.f32 [%rd1+1073741828], %f2;"));
         assert_eq!((apply("b barrier 2"), apply("c barrier 0")), (None, None));
         assert!(Mutation::parse("b nothing 0").is_none() && Mutation::parse("b").is_none());
     }

@@ -48,8 +48,8 @@ impl KvPage {
         KV_PAGE * self.width()
     }
 
-    pub(super) fn pointer(&self) -> Result<Pointer> {
-        self.data.pointer(0, 2 * self.len())
+    pub(super) fn pointer(&self, device: &Device) -> Result<Pointer> {
+        self.data.pointer(device, 0, 2 * self.len())
     }
 
     /// Writes rows `first..first + rows`; `keys` and `values` are `[rows, kv_heads · head_dim]`.
@@ -64,16 +64,16 @@ impl KvPage {
         values: Rows<'_, f32>,
         first: usize,
     ) -> Result<()> {
+        let device = &self.data.device().clone();
         let (width, to_values) = (self.width(), self.len() as u64);
-        let keys = Strided::new("keys", keys, rows, width)?;
-        let values = Strided::new("values", values, rows, width)?;
+        let keys = Strided::new(device, "keys", keys, rows, width)?;
+        let values = Strided::new(device, "values", values, rows, width)?;
         if first.checked_add(rows).is_none_or(|end| end > KV_PAGE) {
             return refuse("first", first as f64, "a row with room for all after it");
         }
-        let device = self.data.device().clone();
         let first = first * width;
         let mut page = RowsMut { buffer: &mut self.data, first, width, stride: width };
-        let page = Strided::new_mut("page", &mut page, rows, width)?;
+        let page = Strided::new_mut(device, "page", &mut page, rows, width)?;
         let plane = Plane::new(rows, width, width, &[keys, values, page]);
         let kernel = plane.kernel(["fill_page_4", "fill_page_1"]);
         let (rows, width) = (rows as u64, width as u64);

@@ -33,7 +33,7 @@ impl AttentionScratch {
 
     /// The addresses of `pages`, on the device; there is at least one.
     pub(super) fn table(&mut self, device: &Device, pages: &[KvPage]) -> Result<Pointer> {
-        let first = address(&pages[0])?;
+        let first = address(device, &pages[0])?;
         // With a window the first page goes and the second takes its place.
         let found = self.tables.iter().position(|table| table.addresses.contains(&first));
         let index = match found {
@@ -70,7 +70,7 @@ impl Table {
         }
         let mut same = 0;
         for (at, page) in pages.iter().enumerate() {
-            let address = address(page)?;
+            let address = address(device, page)?;
             if self.addresses.get(at) == Some(&address) {
                 same += usize::from(same == at);
                 continue;
@@ -86,17 +86,17 @@ impl Table {
             self.addresses.clear();
             return Err(error);
         }
-        self.buffer.pointer(0, pages.len())
+        self.buffer.pointer(device, 0, pages.len())
     }
 }
 
-fn address(page: &KvPage) -> Result<u64> {
-    Ok(bytemuck::cast(page.pointer()?))
+fn address(device: &Device, page: &KvPage) -> Result<u64> {
+    Ok(bytemuck::cast(page.pointer(device)?))
 }
 
 fn room(buffer: &mut Option<Buffer<f32>>, device: &Device, len: usize) -> Result<Pointer> {
     match buffer {
-        Some(buffer) if buffer.len() >= len => buffer.pointer(0, len),
-        _ => buffer.insert(device.zeros(len)?).pointer(0, len),
+        Some(buffer) if buffer.len() >= len => buffer.pointer(device, 0, len),
+        _ => buffer.insert(device.zeros(len)?).pointer(device, 0, len),
     }
 }

@@ -55,7 +55,11 @@ impl SsdScratch {
             },
         };
         let Sums { delta_sum, kept_sum, kept } = self.sums.insert(sums);
-        Ok([delta_sum.pointer(0, len)?, kept_sum.pointer(0, len)?, kept.pointer(0, len)?])
+        Ok([
+            delta_sum.pointer(device, 0, len)?,
+            kept_sum.pointer(device, 0, len)?,
+            kept.pointer(device, 0, len)?,
+        ])
     }
 }
 

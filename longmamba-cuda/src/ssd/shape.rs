@@ -78,6 +78,7 @@ impl Shape {
     /// The arguments of a scan in one piece, without sums. All ranges are checked here.
     pub(super) fn arguments<T: SsdElement>(
         &self,
+        device: &Device,
         inputs: &SsdInputs<'_, T>,
         mut y: RowsMut<'_, T>,
         state: &Buffer<f32>,
@@ -92,17 +93,17 @@ impl Shape {
         let d = if per_element { width } else { heads };
         inputs.dt_limits.check()?;
         Ok(Arguments {
-            x: Strided::new("x", inputs.x, rows, width)?,
-            dt_raw: Strided::new("dt_raw", inputs.dt_raw, rows, heads)?,
-            b: Strided::new("B", inputs.b, rows, states)?,
-            c: Strided::new("C", inputs.c, rows, states)?,
-            y: Strided::new_mut("y", &mut y, rows, width)?,
-            state: all("state", state, [batch, heads, d_state, head_dim])?,
-            a: all("A", inputs.a, [heads])?,
-            d: optional("D", inputs.d, [d])?,
-            dt_bias: optional("dt_bias", inputs.dt_bias, [heads])?,
-            delta_min: optional("delta_min", inputs.delta_min, [heads])?,
-            lengths: optional("lengths", inputs.lengths, [batch])?,
+            x: Strided::new(device, "x", inputs.x, rows, width)?,
+            dt_raw: Strided::new(device, "dt_raw", inputs.dt_raw, rows, heads)?,
+            b: Strided::new(device, "B", inputs.b, rows, states)?,
+            c: Strided::new(device, "C", inputs.c, rows, states)?,
+            y: Strided::new_mut(device, "y", &mut y, rows, width)?,
+            state: all(device, "state", state, [batch, heads, d_state, head_dim])?,
+            a: all(device, "A", inputs.a, [heads])?,
+            d: optional(device, "D", inputs.d, [d])?,
+            dt_bias: optional(device, "dt_bias", inputs.dt_bias, [heads])?,
+            delta_min: optional(device, "delta_min", inputs.delta_min, [heads])?,
+            lengths: optional(device, "lengths", inputs.lengths, [batch])?,
             sums: [Pointer::NULL; 3],
             carries: Pointer::NULL,
             decays: Pointer::NULL,

@@ -5,16 +5,30 @@ use serde_json::Value;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
-/// Runs the command where the emulated driver is the one that is found.
-fn emulated(variables: &[(&str, &str)], args: &[&str]) -> Output {
+/// What a driver is called.
+const DRIVER: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
+
+/// A folder where the emulated driver is found.
+fn emulator() -> Folder {
     let library = longmamba_cuda_emulator::preload().unwrap();
     let folder = Folder::new();
-    for name in ["libcuda.so", "libcuda.so.1"] {
+    for name in DRIVER {
         symlink(&library, folder.path(name)).unwrap();
     }
+    folder
+}
+
+/// Runs the command with the driver of the first of the folders that has one, before the machine's.
+fn with_drivers(folders: &[&Folder], variables: &[(&str, &str)], args: &[&str]) -> Output {
+    let folders: Vec<String> = folders.iter().map(|folder| folder.path("")).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_longmamba"));
-    command.args(args).env("LD_LIBRARY_PATH", folder.path(""));
+    command.args(args).env("LD_LIBRARY_PATH", folders.join(":"));
     command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Runs the command where the emulated driver is the one that is found.
+fn emulated(variables: &[(&str, &str)], args: &[&str]) -> Output {
+    with_drivers(&[&emulator()], variables, args)
 }
 
 #[track_caller]
@@ -52,6 +66,8 @@ fn a_device_that_will_not_do_is_refused_in_words() {
     refused(&emulated(&[], &verify("cuda:1")), "no CUDA device 1: the driver knows 1");
     let old = [("LONGMAMBA_EMULATOR_SM", "70")];
     refused(&emulated(&old, &verify("cuda")), "has compute capability 7.0, the kernels need 7.5");
+    let old = [("LONGMAMBA_EMULATOR_DRIVER", "11080")];
+    refused(&emulated(&old, &verify("cuda")), "supports CUDA 11.8, the kernels need 12.0");
     // Less than the weights take.
     let small = [("LONGMAMBA_EMULATOR_MEMORY", "100000")];
     refused(&emulated(&small, &verify("cuda")), "out of memory");
@@ -61,11 +77,19 @@ fn a_device_that_will_not_do_is_refused_in_words() {
         assert_eq!(output.status.code(), Some(2));
         assert!(message.contains(cause), "{message}");
     }
-    // Without any driver, where the test's machine has none.
-    if std::env::var_os("LONGMAMBA_CUDA").is_none()
-        && longmamba_cuda_emulator::driver_for_tests().unwrap()
-            == longmamba_cuda_emulator::TestDriver::Emulator
-    {
-        refused(&longmamba(&verify("cuda")), "no CUDA driver was found");
+}
+
+#[test]
+fn without_a_driver_the_cpu_is_what_is_left() {
+    let model = fixture("mamba2-hf-sharded");
+    // No library, which ends the loader's search even where there is one further on, as the machine's.
+    let none = Folder::new();
+    for name in DRIVER {
+        none.write(name, "");
     }
+    let folders = [&none, &emulator()];
+    let verify =
+        |device: &str| with_drivers(&folders, &[], &["verify", &model, "--device", device]);
+    refused(&verify("cuda"), "no CUDA driver was found (libcuda.so.1)");
+    assert_eq!(verify("cpu").status.code(), Some(0));
 }

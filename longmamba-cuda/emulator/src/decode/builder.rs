@@ -65,7 +65,8 @@ pub(crate) struct Builder<'a> {
     pub(super) shared: u64,
     pub(super) dynamic: Vec<String>,
     pub(super) dynamic_align: u64,
-    pub(super) fenced: bool,
+    /// See [`Kernel::ordered`](crate::exec::code::Kernel::ordered).
+    pub(super) ordered: bool,
     /// The flag of long arithmetic.
     carry: Option<Reg>,
     /// Functions that are being inlined, outermost first.
@@ -92,7 +93,7 @@ impl<'a> Builder<'a> {
             shared: 0,
             dynamic: Vec::new(),
             dynamic_align: 1,
-            fenced: false,
+            ordered: false,
             carry: None,
             frames: Vec::new(),
             line: 0,

@@ -61,7 +61,7 @@ fn fence(b: &mut Builder<'_>, m: &mut Mods<'_>) -> Decoded {
         return Err(m.unsupported());
     }
     m.end()?;
-    b.fenced |= wide;
+    b.ordered |= wide;
     Ok(Action::Nothing)
 }
 

@@ -138,13 +138,11 @@ fn read_source(
         let part = (read - byte).min(4);
         let word = &mut data[byte as usize / 4];
         if part == 4 {
-            let (allocation, at) = GlobalMemory::locate(cta, lane, address + u64::from(byte), 4)?;
-            *word = allocation.load(at, 4)[0];
+            *word = GlobalMemory::load(cta, lane, address + u64::from(byte), 4)?[0];
         } else {
             for i in 0..part {
                 let address = address + u64::from(byte + i);
-                let (allocation, at) = GlobalMemory::locate(cta, lane, address, 1)?;
-                *word |= allocation.load(at, 1)[0] << (8 * i);
+                *word |= GlobalMemory::load(cta, lane, address, 1)?[0] << (8 * i);
             }
         }
     }

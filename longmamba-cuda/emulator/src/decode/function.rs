@@ -90,7 +90,7 @@ fn finish(b: Builder<'_>, function: &Function, dynamic_shared: u64) -> Result<Ke
         dynamic_shared: dynamic_shared as u32,
         max_threads: function.max_threads,
         required: function.required,
-        fenced: b.fenced,
+        ordered: b.ordered,
         code: b.code,
     })
 }

@@ -142,10 +142,11 @@ fn hint(part: &str) -> bool {
 }
 
 /// Vector and type of a load or store, and whether it takes part in ordering.
-fn shape(m: &mut Mods<'_>) -> Result<(Where, Ty, usize, bool), LoadError> {
-    let strong = m.any(&["volatile", "relaxed", "acquire", "release", "mmio"]).is_some();
-    if strong {
-        m.any(&["cta", "gpu", "sys"]);
+fn shape(b: &mut Builder<'_>, m: &mut Mods<'_>) -> Result<(Where, Ty, usize, bool), LoadError> {
+    let order = m.any(&["volatile", "relaxed", "acquire", "release", "mmio"]);
+    let strong = order.is_some();
+    if strong && m.any(&["cta", "gpu", "sys"]) != Some("cta") {
+        b.ordered |= matches!(order, Some("acquire" | "release"));
     }
     let space = take_space(m);
     m.ignore(hint);
@@ -268,7 +269,7 @@ impl Transfer {
 }
 
 pub(super) fn load(b: &mut Builder<'_>, s: &Statement, m: &mut Mods<'_>) -> Decoded {
-    let (space, ty, count, strong) = shape(m)?;
+    let (space, ty, count, strong) = shape(b, m)?;
     b.count(&s.operands, &[2])?;
     let Some(parts) = elements(&s.operands[0], count) else { return Err(m.unsupported()) };
     let regs: Result<Vec<Reg>, _> = parts.iter().map(|part| register(b, part, ty, true)).collect();
@@ -284,7 +285,7 @@ pub(super) fn load(b: &mut Builder<'_>, s: &Statement, m: &mut Mods<'_>) -> Deco
 }
 
 pub(super) fn store(b: &mut Builder<'_>, s: &Statement, m: &mut Mods<'_>) -> Decoded {
-    let (space, ty, count, strong) = shape(m)?;
+    let (space, ty, count, strong) = shape(b, m)?;
     b.count(&s.operands, &[2])?;
     let Some(parts) = elements(&s.operands[1], count) else { return Err(m.unsupported()) };
     let regs: Result<Vec<Reg>, _> = parts.iter().map(|part| register(b, part, ty, false)).collect();

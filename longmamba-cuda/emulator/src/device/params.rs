@@ -5,6 +5,8 @@
 pub struct Config {
     /// Compute capability as in `sm_80`.
     pub capability: u32,
+    /// The CUDA that the driver supports, as 1000 · major + 10 · minor.
+    pub driver: i32,
     /// Devices that the driver shows.
     pub devices: u32,
     /// Bytes of memory.
@@ -25,6 +27,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             capability: 80,
+            driver: 12000,
             devices: 1,
             memory: 8 << 30,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -48,6 +51,7 @@ impl Config {
         let races = std::env::var("LONGMAMBA_EMULATOR_RACES").unwrap_or_default();
         Self {
             capability: number("SM", default.capability),
+            driver: number("DRIVER", default.driver),
             devices: number("DEVICES", default.devices),
             memory: number("MEMORY", default.memory),
             threads: number("THREADS", default.threads).max(1),

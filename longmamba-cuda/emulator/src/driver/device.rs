@@ -7,8 +7,6 @@ use super::state::{init, state};
 use crate::device::{Config, PROCESSORS, SHARED_DEFAULT};
 use std::ffi::c_char;
 
-/// CUDA 12.0.
-const DRIVER_VERSION: i32 = 12000;
 /// What the device calls itself.
 const NAME: &str = "longmamba PTX emulator";
 
@@ -21,7 +19,7 @@ entries! {
     }
 
     fn cuDriverGetVersion(version: Out<i32>) {
-        version.set(DRIVER_VERSION)
+        version.set(Config::from_env().driver)
     }
 
     fn cuGetErrorName(error: i32, text: Out<*const c_char>) {

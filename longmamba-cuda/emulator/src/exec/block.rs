@@ -5,6 +5,7 @@ use super::launch::Context;
 use super::regs::{LANES, Regs};
 use super::warp::{Stop, Warp};
 use crate::error::{Fault, FaultKind, Place, Trouble, What};
+use crate::memory::race::Party;
 use crate::memory::shared::{Shared, Site};
 
 /// What the warps of a block share.
@@ -13,8 +14,8 @@ pub(crate) struct Cta<'a> {
     pub shared: Shared,
     /// The place of the instruction that runs.
     pub pc: u32,
-    /// The block as the record of writers names it.
-    pub tag: u64,
+    /// The block as others are concerned with it.
+    pub party: Party,
     barriers: [Arrived; 16],
 }
 
@@ -31,6 +32,14 @@ impl Cta<'_> {
     #[inline(always)]
     pub fn site(&self, warp: u32, lane: u32, strong: bool) -> Site {
         Site { warp, lane, pc: self.pc, strong }
+    }
+
+    /// An access, to an address of global memory, that is in order with its like in other blocks.
+    #[inline]
+    pub fn meet(&mut self, address: u64) {
+        if let Some(meetings) = &self.context.meetings {
+            self.party.meet(address, meetings);
+        }
     }
 
     /// `bar.arrive`.
@@ -66,7 +75,13 @@ impl<'a> Block<'a> {
         let warps = context.threads().div_ceil(LANES as u32);
         let shared = Shared::new(context.shared_bytes, warps as usize, context.check_races);
         Self {
-            cta: Cta { context, shared, pc: 0, tag: 0, barriers: Default::default() },
+            cta: Cta {
+                context,
+                shared,
+                pc: 0,
+                party: Party::default(),
+                barriers: Default::default(),
+            },
             warps: (0..warps)
                 .map(|index| Warp::new(index, template.clone(), kernel.local.div_ceil(4) as usize))
                 .collect(),
@@ -85,7 +100,7 @@ impl<'a> Block<'a> {
         let context = self.cta.context;
         let [x, y, _] = context.grid.map(u64::from);
         self.index = [(number % x) as u32, (number / x % y) as u32, (number / x / y) as u32];
-        self.cta.tag = crate::memory::race::tag(number);
+        self.cta.party.begin(context.launch, number, context.blocks());
         self.cta.shared.begin();
         self.cta.barriers = Default::default();
         let threads = context.threads();
@@ -280,6 +295,13 @@ impl<'a> Block<'a> {
                 access,
                 other_access: other,
                 other_thread: thread,
+                other_line: self.line(pc),
+            },
+            What::BlockRace { address, access, other, block, pc } => FaultKind::BlockRace {
+                address,
+                access,
+                other_access: other,
+                other_block: block,
                 other_line: self.line(pc),
             },
         };

@@ -113,8 +113,9 @@ pub(crate) struct Kernel {
     pub dynamic_shared: u32,
     pub max_threads: Option<u32>,
     pub required: Option<[u32; 3]>,
-    /// Holds a fence of the whole device: blocks may hand data to each other.
-    pub fenced: bool,
+    /// Holds a fence of the whole device, or an access that acquires or releases there: blocks may hand data
+    /// to each other.
+    pub ordered: bool,
 }
 
 impl std::fmt::Debug for Kernel {

@@ -4,6 +4,7 @@ use super::block::Block;
 use super::code::Kernel;
 use crate::error::Fault;
 use crate::memory::global::Table;
+use crate::memory::race::Meetings;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -21,10 +22,10 @@ pub(crate) struct Context<'a> {
     pub dynamic_shared: u32,
     /// Whether accesses to shared memory are checked for races.
     pub check_races: bool,
-    /// Whether writes to global memory by several blocks are.
+    /// Whether accesses to global memory are checked for races among blocks.
     pub check_blocks: bool,
-    /// Whether also reads of what another block wrote are.
-    pub check_block_reads: bool,
+    /// Where blocks order themselves; `None` where they do not.
+    pub meetings: Option<Meetings>,
     /// Thread instructions of a block.
     pub limit: u64,
     /// Taken by atomic operations on 64 bits.
@@ -37,7 +38,8 @@ impl Context<'_> {
         self.block.iter().product()
     }
 
-    fn blocks(&self) -> u64 {
+    /// Blocks of the grid.
+    pub fn blocks(&self) -> u64 {
         self.grid.iter().map(|side| u64::from(*side)).product()
     }
 

@@ -5,9 +5,9 @@
 //! Words are atomics, because blocks run on several threads and a kernel with a race must not be one
 //! of the interpreter.
 
-use super::race::Writers;
+use super::race::{Found, Marks, Party};
 use super::{FIRST_WINDOW, Packet, WINDOW_SHIFT, gather, words};
-use crate::error::{MemoryError, Reason};
+use crate::error::{Access, MemoryError, Reason};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +22,8 @@ pub(crate) struct Allocation {
     /// Kernels must not write it.
     pub constant: bool,
     words: Box<[AtomicU32]>,
-    writers: OnceLock<Writers>,
+    writes: OnceLock<Marks>,
+    reads: OnceLock<Marks>,
 }
 
 impl Allocation {
@@ -65,13 +66,29 @@ impl Allocation {
         }
     }
 
-    /// Which block wrote which byte; kept from the first write by a kernel on.
-    pub fn writers(&self) -> &Writers {
-        self.writers.get_or_init(|| Writers::new(words(self.size)))
+    /// A write by a kernel. Returns an access by another block that it is in no order with, and which.
+    #[inline]
+    pub fn mark_write(
+        &self,
+        at: u64,
+        size: u32,
+        party: &Party,
+        pc: u32,
+    ) -> Option<(Access, Found)> {
+        let writes = self.writes.get_or_init(|| Marks::new(words(self.size)));
+        if let Some(found) = writes.write(at, size, party, pc) {
+            return Some((Access::Write, found));
+        }
+        let found = self.reads.get()?.find(at, size, party)?;
+        Some((Access::Read, found))
     }
 
-    pub fn written(&self) -> Option<&Writers> {
-        self.writers.get()
+    /// As [`Self::mark_write`], for a read.
+    #[inline]
+    pub fn mark_read(&self, at: u64, size: u32, party: &Party, pc: u32) -> Option<(Access, Found)> {
+        self.reads.get_or_init(|| Marks::new(words(self.size))).read(at, size, party, pc);
+        let found = self.writes.get()?.find(at, size, party)?;
+        Some((Access::Write, found))
     }
 
     fn read(&self, at: u64, into: &mut [u8]) {
@@ -170,8 +187,8 @@ impl Global {
         let slots = Arc::make_mut(&mut self.table.slots);
         let base = (((slots.len() + FIRST_WINDOW) as u64) << WINDOW_SHIFT) + MIDDLE;
         let words = (0..words(size)).map(|_| AtomicU32::new(u32::MAX)).collect();
-        let writers = OnceLock::new();
-        slots.push(Slot::Live(Arc::new(Allocation { base, size, constant, words, writers })));
+        let (writes, reads) = Default::default();
+        slots.push(Slot::Live(Arc::new(Allocation { base, size, constant, words, writes, reads })));
         self.used += Self::charge(size);
         Ok(base)
     }

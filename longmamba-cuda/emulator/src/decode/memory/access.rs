@@ -1,9 +1,10 @@
 //! How one lane reads and writes each state space.
 
-use crate::error::{FaultKind, Reason, Run, Trouble};
+use crate::error::{Access, FaultKind, Reason, Run, Trouble, What};
 use crate::exec::block::Cta;
 use crate::exec::warp::Warp;
 use crate::memory::global::Allocation;
+use crate::memory::race::Found;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, Packet, SHARED_WINDOW, WINDOW_SHIFT, gather};
 
 /// A state space.
@@ -69,10 +70,22 @@ impl GlobalMemory {
         )
     }
 
+    /// The bytes of a read, if no other block writes them.
+    #[inline(always)]
+    pub fn load(cta: &Cta<'_>, lane: u32, address: u64, size: u32) -> Result<Packet, Box<Trouble>> {
+        let (allocation, at) = Self::locate(cta, lane, address, size)?;
+        if cta.context.check_blocks
+            && let Some(found) = allocation.mark_read(at, size, &cta.party, cta.pc)
+        {
+            return Err(Self::race(lane, allocation.base, Access::Read, found));
+        }
+        Ok(allocation.load(at, size))
+    }
+
     #[cold]
-    fn race(lane: u32, base: u64, (byte, tag): (u64, u64)) -> Box<Trouble> {
-        let other_block = (tag - 1) as u32;
-        Trouble::new(lane, FaultKind::BlockRace { address: base + byte, other_block })
+    fn race(lane: u32, base: u64, access: Access, (other, found): (Access, Found)) -> Box<Trouble> {
+        let (address, Found { block, pc, .. }) = (base + found.byte, found);
+        Box::new(Trouble { lane, what: What::BlockRace { address, access, other, block, pc } })
     }
 
     #[cold]
@@ -92,14 +105,11 @@ impl Memory for GlobalMemory {
         size: u32,
         strong: bool,
     ) -> Result<Packet, Box<Trouble>> {
-        let (allocation, at) = Self::locate(cta, lane, address, size)?;
-        if cta.context.check_block_reads
-            && !strong
-            && let Some(writers) = allocation.written()
-            && let Some(found) = writers.read(at, size, cta.context.launch, cta.tag)
-        {
-            return Err(Self::race(lane, allocation.base, found));
+        if !strong {
+            return Self::load(cta, lane, address, size);
         }
+        cta.meet(address);
+        let (allocation, at) = Self::locate(cta, lane, address, size)?;
         Ok(allocation.load(at, size))
     }
 
@@ -113,15 +123,18 @@ impl Memory for GlobalMemory {
         packet: &Packet,
         strong: bool,
     ) -> Run {
+        if strong {
+            cta.meet(address);
+        }
         let (allocation, at) = Self::locate(cta, lane, address, size)?;
         if allocation.constant {
             return Err(Self::constant(lane, address, size));
         }
-        if cta.context.check_blocks && !strong {
-            let found = allocation.writers().write(at, size, cta.context.launch, cta.tag);
-            if let Some(found) = found {
-                return Err(Self::race(lane, allocation.base, found));
-            }
+        if cta.context.check_blocks
+            && !strong
+            && let Some(found) = allocation.mark_write(at, size, &cta.party, cta.pc)
+        {
+            return Err(Self::race(lane, allocation.base, Access::Write, found));
         }
         allocation.store(at, size, packet);
         Ok(())

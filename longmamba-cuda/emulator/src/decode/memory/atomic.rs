@@ -91,8 +91,11 @@ fn allowed(op: &str, ty: Ty) -> bool {
 
 pub(in crate::decode) fn atomic(b: &mut Builder<'_>, s: &Statement, m: &mut Mods<'_>) -> Decoded {
     let returns = s.opcode[0] == "atom";
-    m.any(&["relaxed", "acquire", "release", "acq_rel"]);
-    m.any(&["cta", "gpu", "sys"]);
+    let orders = matches!(
+        m.any(&["relaxed", "acquire", "release", "acq_rel"]),
+        Some("acquire" | "release" | "acq_rel")
+    );
+    b.ordered |= m.any(&["cta", "gpu", "sys"]) != Some("cta") && orders;
     let space = take_space(m);
     let Some(op) = m.any(&OPS) else { return Err(m.unsupported()) };
     m.take("noftz");
@@ -161,12 +164,13 @@ fn join(packet: &Packet) -> u64 {
 }
 
 fn global(
-    cta: &Cta<'_>,
+    cta: &mut Cta<'_>,
     lane: u32,
     address: u64,
     size: u32,
     change: impl Fn(u64) -> u64,
 ) -> Result<u64, Box<Trouble>> {
+    cta.meet(address);
     let (allocation, at) = GlobalMemory::locate(cta, lane, address, size)?;
     if allocation.constant {
         return Err(GlobalMemory::constant(lane, address, size));
