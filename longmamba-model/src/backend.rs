@@ -13,6 +13,7 @@ pub use cuda::CudaBackend;
 
 use crate::Result;
 use crate::config::Rope;
+use crate::sample::SampleOptions;
 use longmamba_core::{AlignedVec, DType, DtLimits, Tensor};
 pub use longmamba_cpu::Activation;
 
@@ -454,4 +455,18 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
         recurrence: &Recurrence<Self>,
         out: &mut [f32],
     ) -> Result<()>;
+
+    /// Draws the token that [`Sampler::sample_at`](crate::Sampler::sample_at) draws of a copy of `logits`,
+    /// one row with a column a token. `None` where the host is to do it: on a device that cannot, and for
+    /// logits that are an error, which is then the host's to name.
+    fn sample(
+        &self,
+        scratch: &mut Self::Scratch,
+        logits: Columns<'_, Self::Buffer>,
+        options: &SampleOptions,
+        uniform: f64,
+    ) -> Result<Option<u32>> {
+        let _ = (scratch, logits, options, uniform);
+        Ok(None)
+    }
 }

@@ -105,6 +105,8 @@ pub fn generate<B: Backend>(
 
 /// Continues what the session has read. The last token given out has not been read itself.
 ///
+/// Tokens are drawn where the logits are: of a step on a GPU nothing but the token comes to the host.
+///
 /// # Errors
 /// [`Error::EmptyPrompt`] where the session has read nothing; as [`Session::step`] and
 /// [`Sampler::sample`].
@@ -112,25 +114,42 @@ pub fn decode<B: Backend>(
     session: &mut Session<B>,
     sampler: &mut Sampler,
     options: &GenerateOptions,
-    mut on_token: impl FnMut(u32) -> ControlFlow<()>,
+    on_token: impl FnMut(u32) -> ControlFlow<()>,
 ) -> Result<(Timing, Ended)> {
     if session.position() == 0 {
         return Err(Error::EmptyPrompt);
     }
     let start = Instant::now();
+    let result = draw(session, sampler, options, on_token);
+    // Whoever has the session next may ask for them, also after an error.
+    let fetched = session.fetch_logits();
+    let (drawn, ended) = result?;
+    fetched?;
+    Ok((Timing::since(start, drawn), ended))
+}
+
+/// How many tokens were drawn, and why no more. The logits of the steps stay on the device.
+fn draw<B: Backend>(
+    session: &mut Session<B>,
+    sampler: &mut Sampler,
+    options: &GenerateOptions,
+    mut on_token: impl FnMut(u32) -> ControlFlow<()>,
+) -> Result<(usize, Ended)> {
+    let mut last = None;
     for drawn in 0..options.max_new {
-        let token = sampler.sample(session.logits())?;
+        let token = match last {
+            None => sampler.sample(session.logits())?,
+            Some(token) => session.step_and_sample(token, sampler)?,
+        };
         if options.stop.contains(&token) {
-            return Ok((Timing::since(start, drawn), Ended::Stop));
+            return Ok((drawn, Ended::Stop));
         }
         if on_token(token).is_break() {
-            return Ok((Timing::since(start, drawn + 1), Ended::Caller));
+            return Ok((drawn + 1, Ended::Caller));
         }
-        if drawn + 1 < options.max_new {
-            session.step(token)?;
-        }
+        last = Some(token);
     }
-    Ok((Timing::since(start, options.max_new), Ended::MaxNew))
+    Ok((options.max_new, Ended::MaxNew))
 }
 
 /// Bytes of a prompt file that are in memory at a time.

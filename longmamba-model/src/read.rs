@@ -6,6 +6,7 @@ use crate::model::{Model, Observer};
 use crate::sequence::Sequence;
 use crate::workspace::{Segment, Workspace};
 use std::ops::Range;
+use std::slice;
 
 /// What is done with logits: the sequence, the index of the token among those it was given, logits.
 pub(crate) type Sink<'a> = &'a mut (dyn FnMut(usize, usize, &[f32]) + Send);
@@ -43,12 +44,40 @@ pub(crate) fn read<B: Backend>(
         }
         #[expect(clippy::option_as_ref_deref, reason = "it cannot shorten the closure's lifetime")]
         let observer = observer.as_mut().map(|o| -> Observer<'_> { &mut **o });
-        model.forward(work, sequences, observer)?;
-        for segment in &work.segments {
-            sequences[segment.sequence].position += segment.rows;
-        }
+        forward(model, work, sequences, observer)?;
         score(model, work, sequences, prompts, &wanted, sink)?;
     }
+}
+
+/// Reads one token, and leaves its logits in the first row of `work.logits` alone: those of the sequence
+/// become NaN, so that nobody takes them for the new ones.
+pub(crate) fn read_one<B: Backend>(
+    model: &Model<B>,
+    work: &mut Workspace<B>,
+    sequence: &mut Sequence<B>,
+    token: u32,
+) -> Result<()> {
+    work.tokens.clear();
+    work.tokens.push(token);
+    work.segments.clear();
+    work.segments.push(Segment { sequence: 0, first: 0, rows: 1, token: 0 });
+    forward(model, work, slice::from_mut(sequence), None)?;
+    sequence.logits.fill(f32::NAN);
+    model.logits(0, 1, work)
+}
+
+/// The chunk in `work` through all layers.
+fn forward<B: Backend>(
+    model: &Model<B>,
+    work: &mut Workspace<B>,
+    sequences: &mut [Sequence<B>],
+    observer: Option<Observer<'_>>,
+) -> Result<()> {
+    model.forward(work, sequences, observer)?;
+    for segment in &work.segments {
+        sequences[segment.sequence].position += segment.rows;
+    }
+    Ok(())
 }
 
 /// Logits of the chunk's wanted rows, and of those that end a prompt.

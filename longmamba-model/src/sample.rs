@@ -3,7 +3,8 @@
 use crate::{Error, Result};
 
 /// How the next token is drawn. The steps are taken in this order: banned tokens go, logits are
-/// divided by the temperature, then top-k, top-p and min-p each keep a part of what is left.
+/// divided by the temperature, then top-k, top-p and min-p each keep a part of what is left, of which
+/// [one number draws a token](Sampler::sample_at).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleOptions {
     /// Logits are divided by it. 0 takes the most likely token.
@@ -90,26 +91,49 @@ impl Sampler {
         Ok(Sampler { options, random, candidates: Vec::new() })
     }
 
-    /// Draws a token. Of equals, the one with the lower id counts as more likely.
+    /// The options.
+    pub fn options(&self) -> &SampleOptions {
+        &self.options
+    }
+
+    /// Draws a token: [`sample_at`](Self::sample_at) the seed's next number.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample_at`].
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        let uniform = self.uniform();
+        self.sample_at(logits, uniform)
+    }
+
+    /// The number of the next draw, in [0, 1). Every draw takes one, wherever and whatever it draws.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        self.random.f64()
+    }
+
+    /// The token that `uniform`, in [0, 1), draws; every device gives the same.
+    ///
+    /// The kept tokens lie side by side, each as wide as its probability, in order of their ids or, where
+    /// top-k or top-p may leave out some, the most likely first; the token is the one at that share of
+    /// the whole. Of equals, the one with the lower id counts as more likely. Temperature 0 takes the
+    /// most likely for any number.
     ///
     /// # Errors
     /// [`Error::Logit`] where a logit is NaN or +∞, [`Error::Argument`] where no token is left to draw.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+    pub fn sample_at(&mut self, logits: &[f32], uniform: f64) -> Result<u32> {
         let best = self.collect(logits)?;
-        if self.options.temperature == 0.0 {
+        let SampleOptions { temperature, top_k, top_p, .. } = self.options;
+        if temperature == 0.0 {
             return Ok(best.token);
         }
-        let mass = self.keep_likely(best);
-        let mut left = self.random.f64() * mass;
-        let mut drawn = best.token;
-        for candidate in self.candidates.iter().filter(|c| c.weight > 0.0) {
-            drawn = candidate.token;
-            left -= candidate.weight;
-            if left < 0.0 {
-                break;
-            }
-        }
-        Ok(drawn)
+        let target = uniform * self.keep_likely(best);
+        let passed = |mass| mass > target;
+        let (count, _) = match top_p < 1.0 || top_k.is_some_and(|k| k < logits.len()) {
+            true => self.rank(passed),
+            false => prefix(&self.candidates, passed),
+        };
+        // Rounding can leave the sum of all just below; what cannot be drawn is not, even then.
+        let drawn = self.candidates[..count].iter().rfind(|c| c.weight > 0.0);
+        Ok(drawn.map_or(best.token, |d| d.token))
     }
 
     /// All tokens that may be drawn, in order of id; returns the most likely.
@@ -164,9 +188,16 @@ impl Sampler {
     }
 
     /// Keeps the fewest most likely that weigh at least `wanted`; returns their weight.
+    fn keep_mass(&mut self, wanted: f64) -> f64 {
+        let (count, mass) = self.rank(|mass| mass >= wanted);
+        self.candidates.truncate(count);
+        mass
+    }
+
+    /// The [`prefix`] of the most likely, which are then the first candidates, in order.
     ///
     /// A whole vocabulary need not be sorted for that: the few dozen most likely tokens mostly do.
-    fn keep_mass(&mut self, wanted: f64) -> f64 {
+    fn rank(&mut self, enough: impl Fn(f64) -> bool) -> (usize, f64) {
         let all = self.candidates.len();
         let mut sorted = 64;
         loop {
@@ -175,21 +206,26 @@ impl Sampler {
             }
             let head = &mut self.candidates[..sorted.min(all)];
             head.sort_unstable_by(Candidate::order);
-            let mut mass = 0.0;
-            for (index, candidate) in head.iter().enumerate() {
-                mass += candidate.weight;
-                if mass >= wanted {
-                    self.candidates.truncate(index + 1);
-                    return mass;
-                }
-            }
-            // Rounding can leave the sum of all just below.
-            if sorted >= all {
-                return mass;
+            let (count, mass) = prefix(head, &enough);
+            if sorted >= all || enough(mass) {
+                return (count, mass);
             }
             sorted *= 8;
         }
     }
+}
+
+/// How many of these, from the first on, have a weight that is `enough`, and that weight. All of them
+/// where even that is not: rounding can leave the sum just below.
+fn prefix(candidates: &[Candidate], enough: impl Fn(f64) -> bool) -> (usize, f64) {
+    let mut mass = 0.0;
+    for (index, candidate) in candidates.iter().enumerate() {
+        mass += candidate.weight;
+        if enough(mass) {
+            return (index + 1, mass);
+        }
+    }
+    (candidates.len(), mass)
 }
 
 /// The token with the largest logit, the lower id of equals, and by how much it leads the second.
@@ -343,6 +379,50 @@ mod tests {
             let mass = |n: usize| sorted[..n].iter().sum::<f64>();
             prop_assert!(mass(kept) >= wanted * (1.0 - 1e-9));
             prop_assert!(mass(kept - 1) <= wanted * (1.0 + 1e-9));
+        }
+
+        #[test]
+        fn tokens_lie_side_by_side_by_rank_or_by_id(
+            // Few values, so that there are many equals.
+            logits in prop::collection::vec(
+                prop_oneof![-8.0f32..8.0, (-3i8..4).prop_map(f32::from)], 1..900,
+            ),
+            temperature in 0.2f32..3.0,
+            top_k in prop::option::of(1usize..900),
+            top_p in prop_oneof![Just(1.0f32), 0.01f32..0.999],
+            min_p in prop_oneof![Just(0.0f32), 0.0f32..0.5],
+            banned in prop::collection::vec(0u32..900, 0..3),
+            uniform in 0.0f64..1.0,
+        ) {
+            let options = SampleOptions { temperature, top_k, top_p, min_p, banned, seed: 0 };
+            let drawn = sampler(options.clone()).sample_at(&logits, uniform);
+            let mut line: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|&l| f64::from(l))).collect();
+            line.iter_mut().filter(|t| options.banned.contains(&t.0)).for_each(|t| t.1 = f64::NEG_INFINITY);
+            // Stable: of equals the lower id stays first.
+            line.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let top = line[0].1;
+            if top == f64::NEG_INFINITY {
+                prop_assert!(drawn.is_err());
+                return Ok(());
+            }
+            line.truncate(top_k.unwrap_or(usize::MAX));
+            line.iter_mut().for_each(|t| t.1 = ((t.1 - top) / f64::from(temperature)).exp());
+            let sum = |line: &[(u32, f64)]| line.iter().map(|t| t.1).sum::<f64>();
+            if top_p < 1.0 {
+                let wanted = sum(&line) * f64::from(top_p);
+                let enough = (1..line.len()).find(|&n| sum(&line[..n]) >= wanted);
+                line.truncate(enough.unwrap_or(usize::MAX));
+            }
+            line.retain(|t| t.1 >= f64::from(min_p) && t.1 > 0.0);
+            if top_p == 1.0 && top_k.is_none_or(|k| k >= logits.len()) {
+                line.sort_by_key(|t| t.0);
+            }
+            let drawn = drawn.unwrap();
+            let at = line.iter().position(|t| t.0 == drawn).unwrap();
+            let target = uniform * sum(&line);
+            // Sums in another order differ in the last bits.
+            prop_assert!(sum(&line[..at]) <= target * (1.0 + 1e-12));
+            prop_assert!(sum(&line[..=at]) >= target * (1.0 - 1e-12));
         }
     }
 }

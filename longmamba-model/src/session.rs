@@ -1,8 +1,9 @@
 //! A session: one sequence, and how tokens move it on.
 
-use crate::backend::{Backend, CpuBackend, DeltaSums};
+use crate::backend::{Backend, Columns, CpuBackend, DeltaSums};
 use crate::model::{Model, Observer};
-use crate::read::read;
+use crate::read::{read, read_one};
+use crate::sample::Sampler;
 use crate::sequence::{Sequence, StateMemory, check_tokens};
 use crate::workspace::Workspace;
 use crate::{Error, Result};
@@ -101,6 +102,8 @@ pub struct Session<B: Backend = CpuBackend> {
     pub(crate) options: SessionOptions,
     pub(crate) sequence: Sequence<B>,
     work: Workspace<B>,
+    /// Whether the logits of the last token are in `work` alone, and the sequence's are NaN.
+    unfetched: bool,
 }
 
 impl<B: Backend> Session<B> {
@@ -117,7 +120,7 @@ impl<B: Backend> Session<B> {
         sequence: Sequence<B>,
     ) -> Result<Self> {
         let work = Workspace::new(model.config(), options.chunk_len, model.backend())?;
-        Ok(Session { model, options, sequence, work })
+        Ok(Session { model, options, sequence, work, unfetched: false })
     }
 
     /// The model.
@@ -207,10 +210,46 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// [`Error::Token`], or [`Error::Announced`] where the prompt is not complete.
     pub fn step(&mut self, token: u32) -> Result<()> {
+        self.begin_step(token)?;
+        self.read(&[token], 0..0, &mut |_, _, _| {}, None)
+    }
+
+    fn begin_step(&mut self, token: u32) -> Result<()> {
         check_tokens(&self.model, &[token])?;
         self.sequence.check_step()?;
         self.sequence.begin_step(&self.options);
-        self.read(&[token], 0..0, &mut |_, _, _| {}, None)
+        Ok(())
+    }
+
+    /// As [`step`](Self::step), and draws the next token where the logits are. The host has them after
+    /// [`fetch_logits`](Self::fetch_logits).
+    pub(crate) fn step_and_sample(&mut self, token: u32, sampler: &mut Sampler) -> Result<u32> {
+        self.begin_step(token)?;
+        let Session { model, sequence, work, unfetched, .. } = self;
+        let (backend, config) = (model.backend(), model.config());
+        backend.run(|| {
+            *unfetched = false;
+            read_one(model, work, sequence, token)?;
+            *unfetched = true;
+            let uniform = sampler.uniform();
+            let logits = Columns::all(&work.logits, config.vocab_rows).part(0, config.vocab_size);
+            let scratch = &mut work.scratch;
+            if let Some(token) = backend.sample(scratch, logits, sampler.options(), uniform)? {
+                return Ok(token);
+            }
+            backend.read(&work.logits, 0, &mut sequence.logits)?;
+            *unfetched = false;
+            sampler.sample_at(&sequence.logits, uniform)
+        })
+    }
+
+    /// Copies the logits of the last token to the host, where they are not there yet.
+    pub(crate) fn fetch_logits(&mut self) -> Result<()> {
+        if self.unfetched {
+            self.model.backend().read(&self.work.logits, 0, &mut self.sequence.logits)?;
+            self.unfetched = false;
+        }
+        Ok(())
     }
 
     /// A second session in the same state: the prefix is read once, and continued twice.
@@ -229,7 +268,8 @@ impl<B: Backend> Session<B> {
         sink: crate::read::Sink<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<()> {
-        let Session { model, sequence, work, .. } = self;
+        let Session { model, sequence, work, unfetched, .. } = self;
+        *unfetched = false;
         let sequences = slice::from_mut(sequence);
         model.backend().run(|| read(model, work, sequences, &[tokens], wanted, sink, observer))
     }

@@ -3,9 +3,12 @@
 mod common;
 
 use common::{Shape, VOCAB, random_tokens};
-use longmamba_model::{CpuBackend, SessionOptions};
+use longmamba_model::{
+    CpuBackend, GenerateOptions, SampleOptions, Sampler, SessionOptions, decode,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
+use std::ops::ControlFlow;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -35,6 +38,9 @@ fn prefill_and_decode_allocate_nothing() {
                 let options = SessionOptions { chunk_len: 64, ..Default::default() };
                 let mut session = model.session(options).unwrap();
                 let tokens = random_tokens(2, 64 * 10 + 17);
+                let sampling = SampleOptions { temperature: 1.0, top_p: 0.9, ..Default::default() };
+                let mut sampler = Sampler::new(sampling).unwrap();
+                let until = GenerateOptions { max_new: 20, stop: Vec::new() };
                 let mut seen = 0;
                 let mut run = |session: &mut longmamba_model::Session| {
                     session
@@ -43,6 +49,7 @@ fn prefill_and_decode_allocate_nothing() {
                     for token in 0..20 {
                         session.step(token).unwrap();
                     }
+                    decode(session, &mut sampler, &until, |_| ControlFlow::Continue(())).unwrap();
                 };
                 run(&mut session);
                 let region = Region::new(ALLOCATOR);

@@ -2,6 +2,8 @@
 #![cfg(feature = "cuda")]
 
 mod common;
+#[path = "cuda/generate.rs"]
+mod generate;
 
 use common::{all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::eval::perplexity::{Windows, perplexity};

@@ -1,9 +1,13 @@
+mod draw;
+
 use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
     Recurrence, ScanInputs, SsdStageInputs,
 };
 use crate::Result;
 use crate::config::Rope;
+use crate::sample::SampleOptions;
+use draw::DrawScratch;
 use longmamba_core::{AlignedVec, DType, Tensor};
 use longmamba_cuda::{
     AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, Device, Graph,
@@ -58,8 +62,24 @@ impl CudaBackend {
 #[derive(Debug, Default)]
 pub struct CudaScratch {
     tokens: Option<Buffer<u32>>,
+    /// What a draw left at the start of those.
+    drawn: Option<u32>,
+    draw: Option<DrawScratch>,
     ssd: Option<SsdScratch>,
     attention: Option<AttentionScratch>,
+}
+
+/// Room for `count` tokens: what is in `place`, where that is enough.
+fn room<'a>(
+    place: &'a mut Option<Buffer<u32>>,
+    device: &Device,
+    count: usize,
+) -> Result<&'a mut Buffer<u32>> {
+    let buffer = match place.take() {
+        Some(buffer) if buffer.len() >= count => buffer,
+        _ => device.zeros(count.next_power_of_two())?,
+    };
+    Ok(place.insert(buffer))
 }
 
 /// The stages of a step, as one launch.
@@ -191,13 +211,12 @@ impl Backend for CudaBackend {
         tokens: &[u32],
         out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()> {
-        let room = scratch.tokens.as_ref().map_or(0, Buffer::len);
-        let buffer = match scratch.tokens.take() {
-            Some(buffer) if room >= tokens.len() => buffer,
-            _ => self.device.zeros(tokens.len().next_power_of_two())?,
-        };
-        let buffer = scratch.tokens.insert(buffer);
-        buffer.write(tokens, 0)?;
+        let drawn = scratch.drawn.take();
+        let buffer = room(&mut scratch.tokens, &self.device, tokens.len())?;
+        // A token that was drawn here is here.
+        if tokens != drawn.as_slice() {
+            buffer.write(tokens, 0)?;
+        }
         Ok(table.gather_rows(buffer, tokens.len(), out.rows())?)
     }
 
@@ -412,5 +431,23 @@ impl Backend for CudaBackend {
         let (bias, to) = (Some(&*recurrence.dt_bias), RowsMut::all(&mut delta, width));
         self.device.delta(rows, dt_raw.rows(), bias, recurrence.dt_limits, to)?;
         Ok(delta.read(0, out)?)
+    }
+
+    fn sample(
+        &self,
+        scratch: &mut CudaScratch,
+        logits: Columns<'_, Self::Buffer>,
+        options: &SampleOptions,
+        uniform: f64,
+    ) -> Result<Option<u32>> {
+        let CudaScratch { tokens, drawn, draw, .. } = scratch;
+        *drawn = None;
+        let tokens = room(tokens, &self.device, 1)?;
+        let draw = match draw {
+            Some(draw) => draw,
+            None => draw.insert(DrawScratch::new(&self.device)?),
+        };
+        *drawn = draw.draw(logits.rows(), options, uniform, tokens)?;
+        Ok(*drawn)
     }
 }

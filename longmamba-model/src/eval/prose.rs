@@ -2,10 +2,12 @@
 
 use super::samples;
 use crate::backend::Backend;
+use crate::generate::{GenerateOptions, decode};
 use crate::model::Model;
 use crate::sample::{SampleOptions, Sampler};
 use crate::session::SessionOptions;
 use crate::{Error, Result};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Bytes that are sampled from one state: a model drifts from its own distribution with time.
@@ -39,12 +41,12 @@ pub fn sampled<B: Backend>(
         // A line begins; what stood before is left open.
         session.prefill(&[u32::from(b'\n')])?;
         let mut piece = Vec::with_capacity(PIECE);
-        while piece.len() < PIECE {
-            let token = sampler.sample(session.logits())?;
+        let until = GenerateOptions { max_new: PIECE, stop: Vec::new() };
+        decode(&mut session, &mut sampler, &until, |token| {
             // Everything from 256 on is banned.
             piece.push(token as u8);
-            session.step(token)?;
-        }
+            ControlFlow::Continue(())
+        })?;
         progress(PIECE);
         Ok(piece)
     })?;

@@ -47,14 +47,21 @@ fn a_model_runs_on_the_device() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["passed"], true);
 
-    let generate = |device: &str| {
+    let generate = |device: &str, sampling: &[&str]| {
         let args = ["generate", "builtin:mamba1-tiny", "--prompt", "The lamp was lit, and"];
-        let args = [&args[..], &["--max-new", "8", "--json", "--device", device]].concat();
+        let args =
+            [&args[..], &["--max-new", "8", "--json", "--device", device], sampling].concat();
         let output = emulated(&[], &args);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["text"].clone()
     };
-    assert_eq!(generate("cuda"), generate("cpu"));
+    let greedy = generate("cpu", &[]);
+    assert_eq!(generate("cuda", &[]), greedy);
+    let filters = ["--top-k", "50", "--top-p", "0.98", "--min-p", "0.001", "--seed", "3"];
+    let sampling = [&["--temperature", "1.5"][..], &filters].concat();
+    let drawn = generate("cpu", &sampling);
+    assert_eq!(generate("cuda", &sampling), drawn);
+    assert_ne!(drawn, greedy);
 }
 
 #[test]

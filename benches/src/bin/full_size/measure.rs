@@ -4,9 +4,13 @@ use crate::Result;
 use crate::options::{Device, Options};
 use crate::plan::{dropped, plan};
 use longmamba_model::policy::Plan;
-use longmamba_model::{Backend, Batch, LoadOptions, Model, Session, SessionOptions};
+use longmamba_model::{
+    Backend, Batch, GenerateOptions, LoadOptions, Model, SampleOptions, Sampler, Session,
+    SessionOptions,
+};
 use serde_json::{Value, json};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -117,7 +121,7 @@ pub fn measure<B: Backend>(
             first,
             prompt,
             prefill,
-            decode: decode(options, session, &tokens)?,
+            decode: decode(options, session)?,
             together: together(options, &model, &tokens)?,
             filter,
             resident: peak_resident(),
@@ -175,9 +179,16 @@ fn read<B: Backend>(
     Ok((session, prompt.len() as f64 / median(seconds), filter))
 }
 
-/// Steps a second of one sequence.
-fn decode<B: Backend>(options: &Options, mut session: Session<B>, tokens: &[u32]) -> Result<f64> {
-    rate(options, |token| Ok(session.step(token)?), tokens)
+/// Tokens a second of one sequence, the most likely ones, drawn where `generate` draws them.
+fn decode<B: Backend>(options: &Options, mut session: Session<B>) -> Result<f64> {
+    let mut greedy = Sampler::new(SampleOptions::default())?;
+    rate(options, |steps| {
+        // The last token that is drawn is not read.
+        let until = GenerateOptions { max_new: steps + 1, stop: Vec::new() };
+        let next = |_| ControlFlow::Continue(());
+        longmamba_model::decode(&mut session, &mut greedy, &until, next)?;
+        Ok(())
+    })
 }
 
 /// Tokens a second of several sequences that are decoded together.
@@ -185,21 +196,24 @@ fn together<B: Backend>(options: &Options, model: &Arc<Model<B>>, tokens: &[u32]
     let mut batch = Batch::new(model.clone(), session_options(options, None), BATCH)?;
     let prompts: Vec<&[u32]> = (1..=BATCH).map(|n| &tokens[..4 * n]).collect();
     batch.prefill(&prompts)?;
-    let steps = rate(options, |token| Ok(batch.step(&[Some(token); BATCH])?), tokens)?;
+    let mut tokens = tokens.iter().copied().cycle();
+    let steps = rate(options, |steps| {
+        let mut tokens = tokens.by_ref().take(steps);
+        Ok(tokens.try_for_each(|token| batch.step(&[Some(token); BATCH]))?)
+    })?;
     Ok(BATCH as f64 * steps)
 }
 
 /// Steps a second. A device records a step the second time that it sees it, so where figures are repeated
 /// some steps go ahead.
-fn rate(options: &Options, mut step: impl FnMut(u32) -> Result<()>, tokens: &[u32]) -> Result<f64> {
-    let mut tokens = tokens.iter().copied().cycle();
+fn rate(options: &Options, mut go: impl FnMut(usize) -> Result<()>) -> Result<f64> {
     let mut seconds = Vec::new();
     if options.repeats > 1 {
-        tokens.by_ref().take(3).try_for_each(&mut step)?;
+        go(3)?;
     }
     for _ in 0..options.repeats {
         let start = Instant::now();
-        tokens.by_ref().take(options.steps).try_for_each(&mut step)?;
+        go(options.steps)?;
         seconds.push(start.elapsed().as_secs_f64() / options.steps as f64);
     }
     Ok(1.0 / median(seconds))
