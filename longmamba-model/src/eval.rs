@@ -4,6 +4,7 @@ pub mod passkey;
 pub mod perplexity;
 pub mod prose;
 pub mod recall;
+pub mod ruler;
 
 use crate::backend::Backend;
 use crate::model::Model;
