@@ -213,8 +213,8 @@ fn path(task: &Task, length: usize, purpose: Purpose, index: u64) -> [u64; 4] {
 fn essays(niah: Niah, length: usize, sources: &Sources) -> Cow<'_, Essays> {
     match (&sources.essays, niah.haystack) {
         (Some(essays), _) => Cow::Borrowed(essays),
-        // A word is a token at least.
-        (None, Haystack::Essays) => Cow::Owned(Essays::standin(length.max(1))),
+        // A word is a token at least. The same words for all lengths, as far as they go.
+        (None, Haystack::Essays) => Cow::Owned(Essays::standin(length.max(1000))),
         (None, _) => Cow::Owned(Essays::standin(0)),
     }
 }
