@@ -112,6 +112,28 @@ pub enum Error {
         /// What is wrong.
         source: longmamba_core::Error,
     },
+    /// The folder of an evaluation that was begun with other settings.
+    #[error(
+        "{}: this run was begun with {name} {begun}, and {now} was asked for; name another folder, or repeat \
+         what it was begun with",
+        folder.display()
+    )]
+    OtherRun {
+        /// The folder.
+        folder: PathBuf,
+        /// The setting.
+        name: String,
+        /// What it was when the run was begun, as JSON.
+        begun: String,
+        /// What it is now.
+        now: String,
+    },
+    /// The folder of an evaluation that is going on.
+    #[error("{}: another process is at this run, or at this shard of it; wait for it", folder.display())]
+    RunInUse {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {token} at position {position} is outside the vocabulary of {vocab}")]
     Token {

@@ -5,12 +5,14 @@ pub mod perplexity;
 pub mod prose;
 pub mod recall;
 pub mod ruler;
+pub mod run;
 
 use crate::backend::Backend;
 use crate::model::Model;
 use crate::{Error, Result};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A mean over samples, and how far it can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -47,20 +49,36 @@ impl Estimate {
 /// Called with the number of tokens that a sample had, from the thread that finished it.
 pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// Runs `work` for samples 0 to `count`, in order of start, as many at a time as the device
-/// reads best together; the results are in order of samples.
-///
-/// Samples are spread over threads because small models have too little work in a chunk for several;
-/// in a large model the stages inside a sample use the threads that others leave idle.
-///
-/// After the first error no sample is started; of several errors the first sample's is returned.
+/// Runs `work` for samples 0 to `count`, as [`samples_in_order`]; the results are in order of samples.
 pub(crate) fn samples<B: Backend, T: Send>(
     model: &Model<B>,
     count: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    let mut results = Vec::with_capacity(count);
+    samples_in_order(model, count, work, |_, result| {
+        results.push(result);
+        Ok(())
+    })?;
+    Ok(results)
+}
+
+/// Runs `work` for samples 0 to `count`, as many at a time as the device reads best together, and gives
+/// each result to `done` as soon as those of all samples before it were given.
+///
+/// Samples are started in order, and spread over threads because small models have too little work in a
+/// chunk for several; in a large model the stages inside a sample use the threads that others leave idle.
+///
+/// After the first error, of `work` or `done`, no sample is started; of several errors the first sample's is
+/// returned, and the results before it were given to `done`.
+pub(crate) fn samples_in_order<B: Backend, T: Send>(
+    model: &Model<B>,
+    count: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+    done: impl FnMut(usize, T) -> Result<()> + Send,
+) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(count));
+    let sink = Mutex::new(InOrder { done, given: 0, early: BTreeMap::new(), failed: None });
     let worker = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -68,12 +86,13 @@ pub(crate) fn samples<B: Backend, T: Send>(
                 return;
             }
             let result = work(index);
-            if result.is_err() {
+            // A poisoned lock means that another worker panicked, which the scope passes on.
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            let failed = result.is_err();
+            sink.take(index, result);
+            if failed || sink.failed.is_some() {
                 next.store(count, Ordering::Relaxed);
             }
-            // A poisoned lock means that another worker panicked, which the scope passes on.
-            let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
-            done.push((index, result));
         }
     };
     let workers = model.backend().sequences_at_once().min(count);
@@ -86,9 +105,33 @@ pub(crate) fn samples<B: Backend, T: Send>(
             rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| worker())));
         });
     }
-    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-    done.sort_unstable_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
+    let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sink.failed.map_or(Ok(()), Err)
+}
+
+/// Results on their way to `done`.
+struct InOrder<T, F> {
+    done: F,
+    /// How many were given.
+    given: usize,
+    /// Those that wait for one before them.
+    early: BTreeMap<usize, Result<T>>,
+    /// After this one nothing is given.
+    failed: Option<Error>,
+}
+
+impl<T, F: FnMut(usize, T) -> Result<()>> InOrder<T, F> {
+    fn take(&mut self, index: usize, result: Result<T>) {
+        self.early.insert(index, result);
+        while self.failed.is_none()
+            && let Some(result) = self.early.remove(&self.given)
+        {
+            match result.and_then(|result| (self.done)(self.given, result)) {
+                Ok(()) => self.given += 1,
+                Err(error) => self.failed = Some(error),
+            }
+        }
+    }
 }
 
 /// The number of windows or prompts must not be 0.
