@@ -10,6 +10,7 @@
 //! alone, so that any part of a run can be made again; and a length that has no room for the smallest
 //! sample is an error, not an endless loop.
 
+mod answer;
 mod common;
 mod fit;
 mod frequent;
@@ -24,6 +25,7 @@ mod template;
 mod variables;
 mod words;
 
+pub use answer::{Answer, answer};
 pub use jsonl::{Sample, read_samples, write_samples};
 pub use make::{Count, Generator};
 pub use source::{Essays, Questions, Sources};

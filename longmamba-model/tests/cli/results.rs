@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "demo",
     "inspect",
     "verify",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 10] = [
     "generate",
     "ppl",
     "passkey",
+    "ruler",
     "convert",
     "import-plan",
 ];

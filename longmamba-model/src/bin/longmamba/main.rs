@@ -20,6 +20,8 @@ mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod ruler;
+mod run_args;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -68,6 +70,7 @@ enum Command {
     Generate(generate::Generate),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    Ruler(ruler::Ruler),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Generate(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::Ruler(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]

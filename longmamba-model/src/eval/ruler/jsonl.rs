@@ -25,6 +25,9 @@ pub struct Sample {
     /// Tokens before the first answer, in niah tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_position_answer: Option<usize>,
+    /// Whether a made-up text stands in for one that was not given; not in official files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standin: bool,
 }
 
 impl Sample {
@@ -97,8 +100,10 @@ mod tests {
             length_w_model_temp: 7,
             answer_prefix: " So".into(),
             token_position_answer: Some(2),
+            standin: true,
         };
-        let other = Sample { token_position_answer: None, index: 4, ..sample.clone() };
+        let other =
+            Sample { token_position_answer: None, standin: false, index: 4, ..sample.clone() };
         write_samples(&path, &[sample.clone(), other.clone()]).unwrap();
         assert_eq!(read_samples(&path).unwrap(), [sample, other]);
     }

@@ -22,6 +22,11 @@ pub type Count<'a> = &'a (dyn Fn(&str) -> Result<usize> + Sync);
 pub(super) trait Draw: Sync {
     fn sizes(&self) -> Sizes;
 
+    /// How many samples there are, where there is an end to them.
+    fn samples(&self) -> Option<usize> {
+        None
+    }
+
     /// A sample of a size.
     fn draw(&self, size: usize, index: usize, random: &mut Rng) -> Result<Prompt>;
 }
@@ -54,6 +59,7 @@ pub struct Generator<'a> {
     seed: u64,
     draw: Box<dyn Draw + 'a>,
     size: usize,
+    standin: bool,
     count: Count<'a>,
 }
 
@@ -118,7 +124,9 @@ impl<'a> Generator<'a> {
             }),
         };
         let sizes = draw.sizes();
-        let mut generator = Generator { task, length, seed, draw, size: sizes.least, count };
+        let standin = task.source().is_some_and(|source| !sources.has(source));
+        let size = sizes.least;
+        let mut generator = Generator { task, length, seed, draw, size, standin, count };
         let mut random = random(Purpose::Fit);
         let fitted = fit(sizes, length, |size| {
             let prompt = generator.draw.draw(size, 0, &mut random)?;
@@ -140,6 +148,16 @@ impl<'a> Generator<'a> {
     /// The most tokens of a sample, its answer's included.
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Whether a made-up text stands in for one that was not given.
+    pub fn standin(&self) -> bool {
+        self.standin
+    }
+
+    /// How many samples there are, where there is an end to them.
+    pub fn samples(&self) -> Option<usize> {
+        self.draw.samples()
     }
 
     /// Sample `index`.
@@ -166,6 +184,7 @@ impl<'a> Generator<'a> {
                     length_w_model_temp: length,
                     answer_prefix,
                     token_position_answer,
+                    standin: self.standin,
                 });
             }
             if size == least {

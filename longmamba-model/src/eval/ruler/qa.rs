@@ -27,6 +27,10 @@ impl Draw for Documents<'_> {
         Sizes { least: UNIT, step: 1, shrink: UNIT }
     }
 
+    fn samples(&self) -> Option<usize> {
+        Some(self.questions.len())
+    }
+
     fn draw(&self, size: usize, index: usize, random: &mut Rng) -> Result<Prompt> {
         let Some(question) = self.questions.questions.get(index) else {
             return Err(Error::argument(format!(
