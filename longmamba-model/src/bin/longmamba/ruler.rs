@@ -13,11 +13,12 @@ use clap::Args;
 use files::{DataFile, Files, find_data};
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::ruler::{
-    Answer, Count, Generator, Sample, Source, Sources, TASKS, Task, Templates, answer,
-    write_samples,
+    Answer, Count, Essays, Generator, Questions, Sample, Source, Sources, TASKS, Task, Templates,
+    answer, write_samples,
 };
 use longmamba_model::eval::run::{Run, Settings};
 use longmamba_model::{Backend, SessionOptions, Tokenizer, write_whole};
+use rayon::prelude::*;
 use serde_json::json;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -32,17 +33,18 @@ use table::{Row, Table};
     --hotpotqa hotpot_dev_distractor_v1.json --run results\n  \
     longmamba ruler path/to/model --lengths 4096 --write samples\n  \
     longmamba ruler path/to/model --data samples\n\n\
-    Samples are made as RULER's own generators make them, in this program's words: as much context as fits \
-    the length with the model's tokenizer, the answer's tokens included. --template takes other words from \
-    a JSON file; --write puts this program's own beside the samples as template.json, which is the pattern for it: one object for each kind \
-    of task (niah, variable_tracking, common_words_extraction, freq_words_extraction, qa; what is left out \
-    stays), with `template`, `answer_prefix` (where the model goes on) and the sentences of the context. \
-    Placeholders are {context}, {query}, {type_needle_v}, {num_v}, and in sentences of the context {key} and \
-    {value}. Of niah, Some, are all, are and answers become A, is, is and answer where one value is asked for.\n\n\
-    Without a file, essays, SQuAD and HotpotQA have made-up stand-ins, and the scores are not those of RULER; \
-    the result says so.\n\n\
-    A score is the mean over samples, in percent: the share of the references that the answer has in it, for \
-    qa whether it has any of them. The average is over the tasks that were run.")]
+    Samples are made as RULER's own generators make them, in this program's words: as much context as \
+    fits the length with the model's tokenizer, the answer's tokens included. --template takes other words \
+    from a JSON file; --write puts this program's own beside the samples as template.json, which is the \
+    pattern for it: one object for each kind of task (niah, variable_tracking, common_words_extraction, \
+    freq_words_extraction, qa; what is left out stays), with `template`, `answer_prefix` (where the model \
+    goes on) and the sentences of the context. Placeholders are {context}, {query}, {type_needle_v}, \
+    {num_v}, and in sentences of the context {key} and {value}. Of niah, \"Some\", \"are all\", \"are\" and \
+    \"answers\" become \"A\", \"is\", \"is\" and \"answer\" where one value is asked for.\n\n\
+    Without a file, essays, SQuAD and HotpotQA have made-up stand-ins, and the scores are not those of \
+    RULER; the result says so.\n\n\
+    A score is the mean over samples, in percent: the share of the references that the answer has in it, \
+    for qa whether it has any of them. The average is over the tasks that were run.")]
 pub struct Ruler {
     #[command(flatten)]
     model: ModelArg,
@@ -143,7 +145,12 @@ impl Ruler {
         let sources = self.sources(&mut files)?;
         let templates = match &self.template {
             Some(path) => files.read("template", path, Templates::read)?,
-            None => Templates::own()?,
+            None => {
+                if self.data.is_none() {
+                    files.note("template", Templates::OWN.as_bytes());
+                }
+                Templates::own()?
+            }
         };
         let data = match &self.data {
             Some(path) => find_data(path, &self.tasks, &mut files)?,
@@ -166,11 +173,11 @@ impl Ruler {
         }
         let mut settings = Settings::new("ruler", &loaded.model)
             .with("files", files.digests())
-            .with("standin", !standins.is_empty())
             .with(
                 "methods",
                 methods.iter().map(|(m, o)| (m.name(), o.settings())).collect::<Vec<_>>(),
             )
+            .noting("standin", !standins.is_empty())
             .noting("standins", &standins);
         if self.data.is_none() {
             settings = settings.with("seed", self.seed);
@@ -181,7 +188,6 @@ impl Ruler {
     }
 
     fn sources(&self, files: &mut Files) -> Outcome<Sources> {
-        use longmamba_model::eval::ruler::{Essays, Questions};
         let essays = self.essays.as_ref().map(|path| files.read("essays", path, Essays::read));
         let squad = self.squad.as_ref().map(|path| files.read("squad", path, Questions::squad));
         let hotpotqa =
@@ -244,8 +250,10 @@ impl Ruler {
         let bar = Bar::new(output, "writing samples", samples, "samples");
         let mut written = Vec::new();
         for Group { task, length, count, samples } in groups {
-            let made = (0..*count).map(|index| samples.get(index).inspect(|_| bar.add(1)));
-            let made = made.collect::<longmamba_model::Result<Vec<_>>>()?;
+            let made = (0..*count)
+                .into_par_iter()
+                .map(|index| samples.get(index).inspect(|_| bar.add(1)))
+                .collect::<longmamba_model::Result<Vec<_>>>()?;
             let folder = folder.join(length.to_string()).join(task.name);
             fs::create_dir_all(&folder)
                 .map_err(|e| Failure::input(format!("{}: {e}", folder.display())))?;

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// What was read, by digest: a run is not continued with other files.
+/// What samples are made of or read from, by digest: a run is not continued with others.
 #[derive(Debug, Default)]
 pub struct Files(BTreeMap<String, String>);
 
 impl Files {
+    /// Reads a file and notes it under `name`.
     pub fn read<T>(
         &mut self,
         name: &str,
@@ -19,11 +20,20 @@ impl Files {
         read: impl FnOnce(&Path) -> longmamba_model::Result<T>,
     ) -> Outcome<T> {
         let value = read(path)?;
+        self.note_file(name, path)?;
+        Ok(value)
+    }
+
+    fn note_file(&mut self, name: &str, path: &Path) -> Outcome {
         let bytes =
             fs::read(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
-        let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.note(name, &bytes);
+        Ok(())
+    }
+
+    pub fn note(&mut self, name: &str, bytes: &[u8]) {
+        let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         self.0.insert(name.to_owned(), digest);
-        Ok(value)
     }
 
     pub fn digests(&self) -> &BTreeMap<String, String> {
@@ -70,9 +80,11 @@ pub fn find_data(
         if !tasks.is_empty() && !tasks.contains(&task) {
             continue;
         }
-        let samples = files.read(&file.display().to_string(), file, read_samples)?;
+        let samples = read_samples(file)?;
         let longest = samples.iter().map(|sample| sample.length).max().unwrap_or(0);
         let length = length_of(file).unwrap_or(longest);
+        // Not by its path, so that the data may move.
+        files.note_file(&format!("{}/{length}", task.name), file)?;
         found.push(DataFile { task, length, samples });
     }
     if found.is_empty() {

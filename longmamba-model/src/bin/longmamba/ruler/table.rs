@@ -50,7 +50,7 @@ impl Table<'_> {
                 "standin": task.source().is_some_and(|source| self.standins.contains(&source)),
             })
         });
-        let averages = self.columns().into_iter().flat_map(|(method, lengths)| {
+        let averages = self.lengths().into_iter().flat_map(|(method, lengths)| {
             lengths.into_iter().map(move |length| {
                 let scores = self.scores(method, length);
                 let average = mean(&scores);
@@ -73,7 +73,7 @@ impl Table<'_> {
         lengths.dedup();
         let header = ["method".into(), "task".into()].into_iter();
         let mut table = output::Table::new(2, header.chain(lengths.iter().map(usize::to_string)));
-        for (method, _) in self.columns() {
+        for (method, _) in self.lengths() {
             let mut tasks: Vec<&Task> = Vec::new();
             for row in self.rows.iter().filter(|row| row.method == method) {
                 if !tasks.contains(&row.task) {
@@ -105,16 +105,16 @@ impl Table<'_> {
     }
 
     /// The methods, each with its lengths, in the order of the rows.
-    fn columns(&self) -> Vec<(Method, Vec<usize>)> {
-        let mut columns: Vec<(Method, Vec<usize>)> = Vec::new();
+    fn lengths(&self) -> Vec<(Method, Vec<usize>)> {
+        let mut all: Vec<(Method, Vec<usize>)> = Vec::new();
         for row in &self.rows {
-            match columns.iter_mut().find(|(method, _)| *method == row.method) {
+            match all.iter_mut().find(|(method, _)| *method == row.method) {
                 Some((_, lengths)) if lengths.contains(&row.length) => {}
                 Some((_, lengths)) => lengths.push(row.length),
-                None => columns.push((row.method, vec![row.length])),
+                None => all.push((row.method, vec![row.length])),
             }
         }
-        columns
+        all
     }
 
     /// Of all tasks, rounded, as the official average takes them.
