@@ -65,7 +65,7 @@ mod tests {
         let mut probes = 0;
         let size = fit(sizes, limit, |size| {
             probes += 1;
-            assert!(size >= sizes.least && (size - sizes.least) % sizes.step == 0);
+            assert!(size >= sizes.least && (size - sizes.least).is_multiple_of(sizes.step));
             Ok(tokens(size))
         });
         (size.unwrap(), probes)
