@@ -12,9 +12,11 @@ mod device;
 #[cfg(feature = "download")]
 mod download;
 mod failure;
+mod figures;
 mod generate;
 mod import_plan;
 mod inspect;
+mod latency;
 mod output;
 mod passkey;
 mod plot;
@@ -68,6 +70,8 @@ enum Command {
     Generate(generate::Generate),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    Latency(latency::Latency),
+    Plot(plot::Plot),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -111,6 +115,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Generate(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::Latency(command) => command.run(&output),
+        Command::Plot(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]
