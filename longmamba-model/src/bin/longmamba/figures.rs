@@ -92,7 +92,8 @@ pub fn write(flag: &str, path: &Path, figure: &impl Figure) -> Outcome {
     Ok(write_whole(path, &bytes.map_err(failed)?)?)
 }
 
-fn svg(figure: &impl Figure) -> Result<String, Box<dyn Error>> {
+/// The picture as text.
+pub fn svg(figure: &impl Figure) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     draw_on(SVGBackend::with_string(&mut text, figure.size()), figure)?;
     Ok(text)

@@ -22,6 +22,7 @@ mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod report;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -72,6 +73,7 @@ enum Command {
     Passkey(passkey::Passkey),
     Latency(latency::Latency),
     Plot(plot::Plot),
+    Report(report::Report),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -117,6 +119,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Passkey(command) => command.run(&output),
         Command::Latency(command) => command.run(&output),
         Command::Plot(command) => command.run(&output),
+        Command::Report(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]
