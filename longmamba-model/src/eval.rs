@@ -5,6 +5,7 @@ pub mod passkey;
 pub mod perplexity;
 pub mod prose;
 pub mod recall;
+pub mod ruler;
 pub mod run;
 
 use crate::backend::Backend;

@@ -7,3 +7,4 @@ mod device;
 mod folder;
 mod formats;
 mod results;
+mod ruler;

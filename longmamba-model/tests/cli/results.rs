@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: &[&str] = &[
     "demo",
     "inspect",
     "verify",
@@ -18,6 +18,8 @@ const COMMANDS: [&str; 12] = [
     "passkey",
     "latency",
     "plot",
+    "report",
+    "ruler",
     "convert",
     "import-plan",
 ];

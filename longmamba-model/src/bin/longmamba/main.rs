@@ -23,6 +23,8 @@ mod plot;
 mod ppl;
 mod progress;
 mod report;
+mod ruler;
+mod run_args;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -74,6 +76,7 @@ enum Command {
     Latency(latency::Latency),
     Plot(plot::Plot),
     Report(report::Report),
+    Ruler(ruler::Ruler),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -120,6 +123,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Latency(command) => command.run(&output),
         Command::Plot(command) => command.run(&output),
         Command::Report(command) => command.run(&output),
+        Command::Ruler(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]
