@@ -102,7 +102,7 @@ pub fn perplexity<B: Backend>(
     let start = Instant::now();
     let nlls = samples(model, all.len(), |index| {
         let (text, start) = all[index];
-        let nll = score(model, &text.tokens[start..start + length], labels, session)?;
+        let nll = window_nll(model, &text.tokens[start..start + length], labels, session)?;
         progress(length);
         Ok(nll)
     })?;
@@ -127,7 +127,7 @@ fn too_short(texts: &[Text], length: usize) -> Error {
 }
 
 /// Mean negative log-likelihood of the last `labels` tokens of `window`, in nats.
-fn score<B: Backend>(
+pub(crate) fn window_nll<B: Backend>(
     model: &Arc<Model<B>>,
     window: &[u32],
     labels: usize,

@@ -7,13 +7,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "demo",
     "inspect",
     "verify",
     "calibrate",
     "channels",
     "generate",
+    "methods",
+    "tune",
     "ppl",
     "passkey",
     "convert",

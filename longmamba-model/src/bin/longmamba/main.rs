@@ -15,11 +15,13 @@ mod failure;
 mod generate;
 mod import_plan;
 mod inspect;
+mod methods;
 mod output;
 mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -66,6 +68,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Channels(channels::Channels),
     Generate(generate::Generate),
+    Methods(methods::Methods),
+    Tune(tune::Tune),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
     Convert(convert::Convert),
@@ -109,6 +113,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Calibrate(command) => command.run(&output),
         Command::Channels(command) => command.run(&output),
         Command::Generate(command) => command.run(&output),
+        Command::Methods(command) => command.run(&output),
+        Command::Tune(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),

@@ -42,8 +42,9 @@ pub struct Passkey {
     /// The same seed makes the same prompts
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     #[command(flatten)]
     plan: PlanArgs,
@@ -129,7 +130,7 @@ impl Passkey {
             for (method, options) in methods {
                 let result = recall(&loaded.model, &prompts, options, &|n| bar.add(n))?;
                 let (score, timing) = (result.right, result.timing);
-                rows.push(Row { method: *method, length, depth, score, timing });
+                rows.push(Row { method: method.clone(), length, depth, score, timing });
             }
         }
         Ok(rows)
@@ -175,7 +176,13 @@ impl Passkey {
             for (method, options) in methods {
                 let result = passkey(&loaded.model, tokenizer, &prompts, options, &|n| bar.add(n))?;
                 let (score, timing) = (result.found, result.timing);
-                rows.push(Row { method: *method, length, depth: Some(depth), score, timing });
+                rows.push(Row {
+                    method: method.clone(),
+                    length,
+                    depth: Some(depth),
+                    score,
+                    timing,
+                });
             }
         }
         Ok(rows)

@@ -1,7 +1,7 @@
 //! The demo's picture: recall and bits per byte against length.
 
 use crate::args::Method;
-use crate::demo::{Measured, Row};
+use crate::demo::{Measured, Row, shown};
 use crate::failure::{Failure, Outcome};
 use longmamba_model::eval::Estimate;
 use plotters::coord::Shift;
@@ -27,10 +27,19 @@ struct Look {
 }
 
 impl Look {
-    fn of(method: Method, model: usize) -> Self {
+    /// Of method number `slot` of those that were run.
+    fn of(method: &str, slot: usize, model: usize) -> Self {
+        const OTHERS: [RGBColor; 5] = [
+            RGBColor(0, 158, 115),
+            RGBColor(204, 121, 167),
+            RGBColor(230, 159, 0),
+            RGBColor(86, 180, 233),
+            RGBColor(0, 0, 0),
+        ];
         let (colour, dashed) = match method {
-            Method::Vanilla => (RGBColor(213, 94, 0), true),
-            Method::Longmamba => (RGBColor(0, 90, 160), false),
+            Method::VANILLA => (RGBColor(213, 94, 0), true),
+            Method::LONGMAMBA => (RGBColor(0, 90, 160), false),
+            _ => (OTHERS[slot % OTHERS.len()], false),
         };
         Look { colour, dashed, triangle: model % 2 == 1 }
     }
@@ -147,8 +156,8 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, models: &[Measured]) -> Drawn {
         chart.draw_series([Text::new(name, at, small)])?;
     }
     for (index, model) in models.iter().enumerate() {
-        for method in [Method::Vanilla, Method::Longmamba] {
-            let look = Look::of(method, index);
+        for (slot, method) in model.methods().into_iter().enumerate() {
+            let look = Look::of(method, slot, index);
             let points: Vec<(f64, Estimate)> =
                 model.of(method).map(|row| (x(row), (panel.value)(row))).collect();
             let line = points.iter().map(|(x, e)| (*x, e.mean));
@@ -190,14 +199,18 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, models: &[Measured]) -> Drawn {
 /// One entry a line, in a row below the panels.
 fn draw_legend(area: &Area<'_>, models: &[Measured]) -> Drawn {
     let style = (FONT, 15).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
-    let entries: Vec<(usize, &Measured, Method)> = models
+    let entries: Vec<(String, Look)> = models
         .iter()
         .enumerate()
-        .flat_map(|(i, m)| [Method::Vanilla, Method::Longmamba].map(|method| (i, m, method)))
+        .flat_map(|(index, model)| {
+            model.methods().into_iter().enumerate().map(move |(slot, method)| {
+                let name = format!("{}, {}", model.name, shown(method));
+                (name, Look::of(method, slot, index))
+            })
+        })
         .collect();
     let width = SIZE.0 as i32 / entries.len().max(1) as i32;
-    for (slot, (index, model, method)) in entries.into_iter().enumerate() {
-        let look = Look::of(method, index);
+    for (slot, (name, look)) in entries.into_iter().enumerate() {
         let (x, y) = (slot as i32 * width + 16, 18);
         let (ends, middle) = ([(x, y), (x + 40, y)], (x + 20, y));
         let stroke = look.colour.stroke_width(2);
@@ -212,10 +225,6 @@ fn draw_legend(area: &Area<'_>, models: &[Measured]) -> Drawn {
             area.draw(&Circle::new(middle, 5, look.colour.filled()))?;
             area.draw(&Circle::new(middle, if look.dashed { 3 } else { 5 }, look.fill()))?;
         }
-        let name = match method {
-            Method::Vanilla => format!("{}, vanilla", model.name),
-            Method::Longmamba => format!("{}, LongMamba", model.name),
-        };
         area.draw_text(&name, &style, (x + 48, y))?;
     }
     let small = (FONT, 13).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Center));
