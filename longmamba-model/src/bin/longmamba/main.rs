@@ -17,6 +17,7 @@ mod generate;
 mod import_plan;
 mod inspect;
 mod latency;
+mod methods;
 mod output;
 mod passkey;
 mod plot;
@@ -25,6 +26,7 @@ mod progress;
 mod report;
 mod ruler;
 mod run_args;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -71,6 +73,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Channels(channels::Channels),
     Generate(generate::Generate),
+    Methods(methods::Methods),
+    Tune(tune::Tune),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
     Latency(latency::Latency),
@@ -118,6 +122,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Calibrate(command) => command.run(&output),
         Command::Channels(command) => command.run(&output),
         Command::Generate(command) => command.run(&output),
+        Command::Methods(command) => command.run(&output),
+        Command::Tune(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
         Command::Latency(command) => command.run(&output),
