@@ -1,5 +1,6 @@
 //! What a model can do at a length: perplexity, and whether it finds what it was told.
 
+pub mod latency;
 pub mod passkey;
 pub mod perplexity;
 pub mod prose;

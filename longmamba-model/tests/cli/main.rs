@@ -8,3 +8,4 @@ mod folder;
 mod formats;
 mod results;
 mod ruler;
+mod runs;

@@ -12,16 +12,21 @@ mod device;
 #[cfg(feature = "download")]
 mod download;
 mod failure;
+mod figures;
 mod generate;
 mod import_plan;
 mod inspect;
+mod latency;
+mod methods;
 mod output;
 mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod report;
 mod ruler;
 mod run_args;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -68,8 +73,13 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Channels(channels::Channels),
     Generate(generate::Generate),
+    Methods(methods::Methods),
+    Tune(tune::Tune),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    Latency(latency::Latency),
+    Plot(plot::Plot),
+    Report(report::Report),
     Ruler(ruler::Ruler),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
@@ -112,8 +122,13 @@ fn run(cli: Cli) -> Outcome {
         Command::Calibrate(command) => command.run(&output),
         Command::Channels(command) => command.run(&output),
         Command::Generate(command) => command.run(&output),
+        Command::Methods(command) => command.run(&output),
+        Command::Tune(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::Latency(command) => command.run(&output),
+        Command::Plot(command) => command.run(&output),
+        Command::Report(command) => command.run(&output),
         Command::Ruler(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),

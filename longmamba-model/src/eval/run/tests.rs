@@ -57,7 +57,11 @@ fn lines_are_written_in_order_up_to_the_first_failure() {
     let model = model();
     let run = Run::open(folder.path(), &settings(&model), Shard::WHOLE).unwrap();
     let slow_first = |i: usize| {
-        std::thread::sleep(std::time::Duration::from_millis(if i % 4 == 0 { 20 } else { 1 }));
+        std::thread::sleep(std::time::Duration::from_millis(if i.is_multiple_of(4) {
+            20
+        } else {
+            1
+        }));
         match i {
             9 | 11 => Err(Error::argument(format!("sample {i}"))),
             _ => Ok(sample(i)),
@@ -110,7 +114,7 @@ fn a_run_is_not_continued_as_another() {
         plan: Some(Arc::new(builtin::find("mamba2-tiny").unwrap().plan().unwrap())),
         ..Default::default()
     };
-    assert_ne!(options.settings(), SessionOptions::default().settings());
+    assert_ne!(options.settings().unwrap(), SessionOptions::default().settings().unwrap());
 
     fs::write(folder.join("settings.json"), "{\"format\": 1, \"run\": 3").unwrap();
     assert!(matches!(open(&first), Err(Error::Malformed { .. })));
