@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "demo",
     "inspect",
     "verify",
@@ -16,6 +16,8 @@ const COMMANDS: [&str; 10] = [
     "generate",
     "ppl",
     "passkey",
+    "longbench",
+    "score",
     "convert",
     "import-plan",
 ];

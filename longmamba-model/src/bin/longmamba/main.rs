@@ -15,11 +15,13 @@ mod failure;
 mod generate;
 mod import_plan;
 mod inspect;
+mod longbench;
 mod output;
 mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod score;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -68,6 +70,9 @@ enum Command {
     Generate(generate::Generate),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    #[command(name = "longbench")]
+    LongBench(longbench::LongBenchCommand),
+    Score(score::Score),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -111,6 +116,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Generate(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::LongBench(command) => command.run(&output),
+        Command::Score(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]
