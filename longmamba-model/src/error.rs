@@ -194,6 +194,20 @@ pub enum Error {
     /// An argument outside its range; the text names it.
     #[error("{0}")]
     Argument(String),
+    /// A length that has no room for a sample of a task.
+    #[error(
+        "{task}: sample {sample} does not fit {length} tokens; it needs {smallest} with the smallest context"
+    )]
+    TaskLength {
+        /// The task.
+        task: &'static str,
+        /// The number of the sample.
+        sample: usize,
+        /// The length that was asked for, the answer's tokens included.
+        length: usize,
+        /// The smallest length that does.
+        smallest: usize,
+    },
     /// The model gave a logit that no token can be drawn from.
     #[error(
         "the logit of token {token} is {value}; the weights or the prompt drove the model out of range"

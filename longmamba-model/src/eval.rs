@@ -2,12 +2,14 @@
 //! LongBench and RULER.
 
 mod json_lines;
+pub mod latency;
 pub mod longbench;
 pub mod metrics;
 pub mod passkey;
 pub mod perplexity;
 pub mod prose;
 pub mod recall;
+pub mod ruler;
 pub mod run;
 pub mod score;
 

@@ -83,6 +83,18 @@ impl Run {
         Ok(Run { folder: Some(Folder { path: folder.to_owned(), _lock: lock }), shard })
     }
 
+    /// Writes what came of the run to `result.json` in its folder, with the shard in its name where it is one
+    /// of several.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_result(&self, result: &impl Serialize) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = folder.path.join(self.shard.file_name("result", ".json"));
+        let text = serde_json::to_vec_pretty(result).map_err(|e| Error::io(&path)(e.into()))?;
+        crate::write_whole(&path, &text)
+    }
+
     /// Which samples are this run's.
     pub fn shard(&self) -> Shard {
         self.shard

@@ -50,7 +50,7 @@ fn shards_make_the_same_scores_as_the_whole() {
     };
     let run = |more: &[&str]| json_of(&args(more).iter().map(|a| &**a).collect::<Vec<_>>());
 
-    let report = run(&["--out", &whole]);
+    let report = run(&["--run", &whole]);
     assert_eq!(report["model"], MODEL);
     let rows = report["longbench"].as_array().unwrap();
     let names: Vec<_> = rows.iter().map(|r| (&r["run"], &r["dataset"], &r["samples"])).collect();
@@ -77,15 +77,17 @@ fn shards_make_the_same_scores_as_the_whole() {
 
     // `score` gives the tables of the run, as does the run once more, without another answer.
     let scored = json_of(&["score", &whole, "--json"]);
+    let kept = fs::read_to_string(format!("{whole}/result.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), report);
     for table in ["longbench", "longbench_averages"] {
         assert_eq!(scored[table], report[table]);
     }
-    assert_eq!(run(&["--out", &whole])["longbench"], report["longbench"]);
+    assert_eq!(run(&["--run", &whole])["longbench"], report["longbench"]);
     assert_eq!(fs::read_to_string(path(&whole, "qasper_e")).unwrap(), text);
     assert_eq!(run(&[])["longbench"], report["longbench"], "kept nowhere");
 
     // A shard is missing, and then it is there.
-    run(&["--out", &shards, "--shard", "0/2"]);
+    run(&["--run", &shards, "--shard", "0/2"]);
     out.refuses(
         &["score", &shards],
         &["qasper in longmamba: 2 samples are missing (index 1, 3)", "--partial"],
@@ -95,7 +97,7 @@ fn shards_make_the_same_scores_as_the_whole() {
         (&partial["longbench"][0]["samples"], &partial["longbench"][0]["missing"]),
         (&json!(3), &json!(2))
     );
-    run(&["--out", &shards, "--shard", "1/2"]);
+    run(&["--run", &shards, "--shard", "1/2"]);
     assert_eq!(json_of(&["score", &shards, "--json"]), scored);
     let shard = path(&shards, "qasper.0-of-2").replace("qasper.", "qasper_e.");
     out.refuses(
@@ -105,7 +107,7 @@ fn shards_make_the_same_scores_as_the_whole() {
 
     // Other settings, and other questions, are another run.
     for more in [&["--samples", "1"][..], &["--clean-up-spaces"], &["--method", "vanilla"]] {
-        let args = args(&[&["--out", &whole], more].concat());
+        let args = args(&[&["--run", &whole], more].concat());
         out.refuses(
             &args.iter().map(|a| &**a).collect::<Vec<_>>(),
             &["whole: this run was begun with"],
@@ -126,7 +128,7 @@ fn answers_can_be_changed() {
             "--data",
             &data,
             "--e",
-            "--out",
+            "--run",
             &run,
             "--method",
             "vanilla",
@@ -229,8 +231,7 @@ fn bad_copies_of_longbench() {
     longbench(&["--datasets", "qasper"], &["qasper.jsonl is not here", "data.zip"]);
     longbench(&["--datasets", "lcc", "--e"], &["lcc has no prompt"]);
     longbench(&["--max-prompt", "1"], &["--max-prompt"]);
-    longbench(&["--shard", "0/2"], &["--out"]);
-    longbench(&["--shard", "2/2", "--out", "x"], &["--shard"]);
+    longbench(&["--shard", "2/2", "--run", "x"], &["--shard"]);
     longbench(&["--config", &copy.path("data")], &["dataset2prompt.json", "--config"]);
     copy.refuses(&["longbench", MODEL, "--data", &copy.path("config")], &["--data", "no data set"]);
     copy.refuses(&["longbench", MODEL, "--data", &copy.path("nothing")], &["nothing"]);

@@ -8,3 +8,4 @@ mod device;
 mod folder;
 mod formats;
 mod results;
+mod ruler;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: &[&str] = &[
     "demo",
     "inspect",
     "verify",
@@ -18,6 +18,10 @@ const COMMANDS: [&str; 12] = [
     "passkey",
     "longbench",
     "score",
+    "latency",
+    "plot",
+    "report",
+    "ruler",
     "convert",
     "import-plan",
 ];
@@ -263,6 +267,76 @@ fn demo_prints_its_json_and_draws() {
         assert!(svg.contains(text), "{text}");
     }
     assert_eq!(folder.listing().into_keys().collect::<Vec<_>>(), ["demo.svg"]);
+}
+
+#[test]
+fn latency_has_all_methods_and_lengths() {
+    let folder = Folder::new();
+    let text = folder.write("text.txt", text(700));
+    let model = ["latency", "builtin:mamba2-tiny", "--text", &text, "--lengths", "100,600"];
+    let latency = json_of(&[&model[..], &["--rounds", "3", "--json"]].concat());
+    let rows = latency["rows"].as_array().unwrap();
+    let shown: Vec<_> =
+        rows.iter().map(|r| (r["method"].as_str().unwrap(), &r["length"])).collect();
+    let [short, long] = [json!(100), json!(600)];
+    let methods = ["vanilla", "longmamba"];
+    assert_eq!(
+        shown,
+        [(methods[0], &short), (methods[1], &short), (methods[0], &long), (methods[1], &long)]
+    );
+    assert!(rows.iter().all(|row| row["seconds"].as_array().unwrap().len() == 3));
+    assert_eq!(rows[2]["ratio"], 1.0);
+    folder.refuses(&[&model[..4], &["--lengths", "800"]].concat(), &["800 tokens", "the text has"]);
+}
+
+/// Width, height, and how many different colours.
+fn png(path: &str) -> (u32, u32, usize) {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let colours: std::collections::BTreeSet<&[u8]> = pixels.chunks_exact(3).collect();
+    (info.width, info.height, colours.len())
+}
+
+#[test]
+fn pictures_of_the_other_commands() {
+    let folder = Folder::new();
+    let text = folder.write("text.txt", text(3000));
+    let [svg, picture] = ["p.svg", "p.png"].map(|name| folder.path(name));
+    let lengths = ["--text", &text, "--lengths", "256,512"];
+    let model = "builtin:mamba2-tiny";
+    for (command, shows) in [
+        (&["channels", model][..], &["θ = 5e-2: 16 of 48 are global", "log10"][..]),
+        (
+            &[&["ppl", model, "--windows", "2"], &lengths[..]].concat(),
+            &["longmamba", "512", "perplexity"],
+        ),
+        (
+            &[&["passkey", model, "--prompts", "1"], &lengths[..]].concat(),
+            &["vanilla", "256", "depth", "any"],
+        ),
+    ] {
+        json_of(&[command, &["--json", "--plot", &svg]].concat());
+        let drawn = fs::read_to_string(&svg).unwrap();
+        for text in shows {
+            assert!(drawn.contains(text), "{command:?}: {text}");
+        }
+        json_of(&[command, &["--json", "--plot", &picture]].concat());
+        // The same, from what was printed.
+        let printed = longmamba(&[command, &["--json"]].concat()).stdout;
+        if command[0] != "channels" {
+            let result = folder.write("result.json", String::from_utf8(printed).unwrap());
+            json_of(&["plot", &result, "--out", &folder.path("again.svg"), "--json"]);
+            assert_eq!(fs::read_to_string(folder.path("again.svg")).unwrap(), drawn);
+        }
+        let (width, height, colours) = png(&picture);
+        assert!(
+            width >= 400 && height >= 100 && colours > 10,
+            "{command:?}: {width} x {height}, {colours}"
+        );
+        folder.refuses(&[command, &["--plot", &folder.path("p.gif")]].concat(), &[".svg or .png"]);
+    }
 }
 
 #[test]

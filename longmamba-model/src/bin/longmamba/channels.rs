@@ -1,10 +1,12 @@
 use crate::args::read_any_plan;
 use crate::failure::{Failure, Outcome};
+use crate::figures::{self, Scores};
 use crate::output::{Output, Table};
 use clap::Args;
 use longmamba_model::policy::{ChannelScore, Histogram, Plan, THETA_MULTIPLES, ThetaReport};
 use serde_json::json;
 use std::f64::consts::LN_10;
+use std::path::PathBuf;
 
 /// A plan's channels: scores per layer, how many are global, how near θ is to a cliff
 #[derive(Debug, Args)]
@@ -18,6 +20,9 @@ pub struct Channels {
     /// Another θ than the plan's
     #[arg(long, value_name = "θ", allow_negative_numbers = true)]
     theta: Option<f64>,
+    /// Draw the histogram of scores
+    #[arg(long, value_name = "FILE.svg|FILE.png")]
+    plot: Option<PathBuf>,
 }
 
 /// Bins of the histogram, at most.
@@ -27,12 +32,32 @@ const DECADES: f64 = 48.0;
 
 impl Channels {
     pub fn run(self, output: &Output) -> Outcome {
+        if let Some(path) = &self.plot {
+            figures::check_target("--plot", path)?;
+        }
         let mut plan = read_any_plan(&self.plan)?;
         if let Some(theta) = self.theta {
             plan = plan.with_theta(theta).map_err(|e| Failure::input(format!("--theta: {e}")))?;
         }
         let report = plan.theta_report();
         let histogram = histogram(&plan);
+        if let Some(path) = &self.plot {
+            let scores = Scores {
+                title: format!("Scores of the channels of {}", self.plan),
+                global_histogram: Histogram::new(
+                    scores(&plan, |layer, channel| plan.is_global(layer, channel)),
+                    histogram.low,
+                    histogram.high,
+                    histogram.counts.len(),
+                ),
+                histogram: histogram.clone(),
+                theta: report.theta,
+                global: report.global(),
+                channels: report.channels,
+            };
+            figures::write("--plot", path, &scores)?;
+            output.note(&format!("drawn: {}", path.display()));
+        }
         let layers: Vec<_> =
             (0..plan.layers().len()).map(|layer| Layer::new(&plan, layer)).collect();
         let json = json!({
@@ -80,8 +105,17 @@ impl Layer {
     }
 }
 
+/// Of the channels that `chosen` says, given a layer and a channel of it.
+fn scores(plan: &Plan, chosen: impl Fn(usize, usize) -> bool) -> impl Iterator<Item = f64> {
+    plan.layers().iter().enumerate().flat_map(move |(layer, table)| {
+        let scores = table.log_scores.iter().enumerate();
+        let chosen = scores.filter(|&(channel, _)| chosen(layer, channel)).map(|(_, &s)| s);
+        chosen.collect::<Vec<_>>()
+    })
+}
+
 fn histogram(plan: &Plan) -> Histogram {
-    let scores = || plan.layers().iter().flat_map(|l| l.log_scores.iter().copied());
+    let scores = || scores(plan, |_, _| true);
     let lowest = scores().map(|s| (s / LN_10).floor()).fold(-1.0, f64::min);
     let decades = (-lowest).min(DECADES);
     // Whole numbers of decades a bin, or of bins a decade.

@@ -1,14 +1,14 @@
 use crate::args::{Loaded, Method, prose};
 use crate::device::{DeviceArg, on_device};
 use crate::failure::Outcome;
-use crate::output::{Output, Table, check_writable, count, with_error};
-use crate::plot;
+use crate::figures::{self, Level, LineChart, Look, Panels, Point, Series};
+use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
 use clap::Args;
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::perplexity::{Windows, perplexity};
 use longmamba_model::eval::recall::{RecallTask, recall};
-use longmamba_model::{Backend, SessionOptions, Text, Timing, builtin, write_whole};
+use longmamba_model::{Backend, SessionOptions, Text, Timing, builtin};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Demo {
     #[command(flatten)]
     device: DeviceArg,
     /// Draw the result
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg|FILE.png")]
     plot: Option<PathBuf>,
     /// Prompts for each length, and as many windows, up to 10 or so
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
@@ -60,7 +60,7 @@ impl Demo {
 
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         if let Some(path) = &self.plot {
-            check_writable("--plot", path)?;
+            figures::check_target("--plot", path)?;
         }
         // The one that shows it best comes first.
         let mut models: Vec<_> = builtin::all().iter().collect();
@@ -92,7 +92,7 @@ impl Demo {
             all.push(measured);
         }
         if let Some(path) = &self.plot {
-            write_whole(path, plot::svg(&all)?.as_bytes())?;
+            figures::write("--plot", path, &figure(&all))?;
             output.note(&format!("drawn: {}", path.display()));
         }
         let json = json!({ "models": all.iter().map(Measured::json).collect::<Vec<_>>() });
@@ -177,6 +177,43 @@ impl Measured {
         };
         let rows: Vec<_> = self.rows.iter().map(row).collect();
         json!({ "name": self.name, "train_len": self.train_len, "rows": rows })
+    }
+}
+
+/// Recall and bits per byte against length.
+fn figure(all: &[Measured]) -> Panels {
+    let chart = |title: &str, value: &str, of: fn(&Row) -> Estimate| {
+        let series = all.iter().enumerate().flat_map(|(group, measured)| {
+            let methods = [(Method::Vanilla, "vanilla"), (Method::Longmamba, "LongMamba")];
+            methods.into_iter().enumerate().map(move |(number, (method, name))| Series {
+                name: format!("{}, {name}", measured.name),
+                look: Look::new(number, group),
+                points: measured.of(method).map(|row| Point::new(row.length, of(row))).collect(),
+            })
+        });
+        LineChart {
+            title: title.into(),
+            unit: "bytes".into(),
+            value: value.into(),
+            range: None,
+            series: series.collect(),
+            level: None,
+            trained: all.iter().map(|m| m.train_len).collect(),
+        }
+    };
+    let recall = chart("Recall: five facts asked for at the end", "share known", |row| row.recall);
+    let recall = LineChart {
+        range: Some((0.0, 1.0)),
+        level: Some(Level { name: "chance (1/16)", value: 1.0 / 16.0 }),
+        ..recall
+    };
+    let bits = "Prediction of the last 100 bytes (less is better)";
+    let bits = chart(bits, "bits per byte", |row| row.bits_per_byte);
+    let highest = bits.series.iter().flat_map(|s| &s.points).map(|p| p.value).fold(0.0, f64::max);
+    let bits = LineChart { range: Some((0.0, (highest * 1.25).max(1.0).ceil())), ..bits };
+    Panels {
+        title: "Reading far past the training length, without and with LongMamba".into(),
+        panels: vec![recall, bits],
     }
 }
 

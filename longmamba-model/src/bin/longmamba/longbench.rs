@@ -3,13 +3,14 @@ use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::progress::Bar;
+use crate::run_args::RunArgs;
 use clap::Args;
 use longmamba_model::Backend;
 use longmamba_model::eval::longbench::{
     Edition, LongBench, PredictOptions, Prediction, Sample, predict,
 };
 use longmamba_model::eval::metrics::{DATASETS, Dataset, Similarity};
-use longmamba_model::eval::run::{Run, Settings, Shard};
+use longmamba_model::eval::run::{Settings, Shard};
 use longmamba_model::eval::score::{LongBenchScore, Scores};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -18,10 +19,10 @@ use std::path::PathBuf;
 /// Answer the questions of LongBench, and score the answers
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  longmamba longbench path/to/model --data LongBench --e --out runs/longbench\n\n\
+    after_help = "Example:\n  longmamba longbench path/to/model --data LongBench --e --run longbench-e\n\n\
     LongBench is not part of this program: unpack its data.zip, and put the folder config of its repository \
     beside the data. Prompts are read whole, without a chat template, and answered greedily.\n\
-    With --out a run that was stopped goes on where it was. A shard does every N-th sample; `longmamba score` \
+    With --run an evaluation that was stopped goes on where it was. A shard does every N-th sample; `longmamba score` \
     merges the shards."
 )]
 pub struct LongBenchCommand {
@@ -53,17 +54,13 @@ pub struct LongBenchCommand {
     /// Take the spaces before punctuation out of answers, as LongMamba's tokenizer does
     #[arg(long)]
     clean_up_spaces: bool,
-    /// Keep the answers in this folder, and go on with what is there
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
-    /// Do every N-th sample, from number I on, as in 0/4
-    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE, requires = "out")]
-    shard: Shard,
     /// Which to run [default: both, where there is a plan]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl LongBenchCommand {
@@ -75,6 +72,7 @@ impl LongBenchCommand {
         if self.max_prompt == Some(1) {
             return Err(Failure::input("--max-prompt is 1, must be at least 2"));
         }
+        let shard = self.run.shard();
         let bench = LongBench::open(&self.data, self.config.as_deref())?;
         let datasets = self.datasets(&bench)?;
         let read = |dataset| -> Outcome<Vec<Sample>> {
@@ -88,7 +86,7 @@ impl LongBenchCommand {
         for &dataset in &datasets {
             let samples = read(dataset)?;
             digests.insert(dataset.name.to_owned(), digest(&samples).into());
-            total += self.shard.indices(samples.len()).count();
+            total += shard.indices(samples.len()).count();
         }
 
         let loaded = self.model.load(backend)?;
@@ -103,18 +101,13 @@ impl LongBenchCommand {
             .iter()
             .map(|(method, session)| (method.name().to_owned(), session.settings()))
             .collect();
-        let run = match &self.out {
-            Some(folder) => {
-                let settings = Settings::new("longbench", model)
-                    .with("e", self.e)
-                    .with("datasets", &digests)
-                    .with("answers", options)
-                    .with("methods", sessions)
-                    .noting("data", &self.data);
-                Run::open(folder, &settings, self.shard)?
-            }
-            None => Run::in_memory(self.shard),
-        };
+        let settings = Settings::new("longbench", model)
+            .with("e", self.e)
+            .with("datasets", &digests)
+            .with("answers", options)
+            .with("methods", sessions)
+            .noting("data", &self.data);
+        let run = self.run.open(&settings)?;
 
         let bar = Bar::new(output, "answering", total * methods.len(), "samples");
         let mut scores = Scores::default();
@@ -124,7 +117,7 @@ impl LongBenchCommand {
                 let ending = if self.e { "_e" } else { "" };
                 let name = format!("{}/{}{ending}", method.name(), dataset.name);
                 let part = run.part::<Prediction>(&name, samples.len())?;
-                bar.add(part.done().len());
+                bar.skip(part.done().len());
                 let lines = part.finish(model, |index| {
                     let answer = predict(model, &tokenizer, &samples[index], options, session)?;
                     bar.add(1);
@@ -142,12 +135,18 @@ impl LongBenchCommand {
         drop(bar);
         // The tables are by method.
         scores.longbench.sort_by(|a, b| a.run.cmp(&b.run));
-        if self.shard != Shard::WHOLE {
+        if shard != Shard::WHOLE {
             output
                 .note("scores of this shard's samples alone; `longmamba score` merges the shards");
         }
-        let more = [("model", json!(loaded.name)), ("shard", json!(self.shard.to_string()))];
-        crate::score::show(&scores, &more, output)
+        let more = [
+            ("evaluation", json!("longbench")),
+            ("model", json!(loaded.name)),
+            ("shard", json!(shard.to_string())),
+        ];
+        let (json, text) = crate::score::tables(&scores, &more);
+        run.write_result(&json)?;
+        output.result(&json, || text)
     }
 
     fn edition(&self) -> Edition {

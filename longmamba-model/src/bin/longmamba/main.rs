@@ -12,15 +12,20 @@ mod device;
 #[cfg(feature = "download")]
 mod download;
 mod failure;
+mod figures;
 mod generate;
 mod import_plan;
 mod inspect;
+mod latency;
 mod longbench;
 mod output;
 mod passkey;
 mod plot;
 mod ppl;
 mod progress;
+mod report;
+mod ruler;
+mod run_args;
 mod score;
 mod verify;
 
@@ -73,6 +78,10 @@ enum Command {
     #[command(name = "longbench")]
     LongBench(longbench::LongBenchCommand),
     Score(score::Score),
+    Latency(latency::Latency),
+    Plot(plot::Plot),
+    Report(report::Report),
+    Ruler(ruler::Ruler),
     Convert(convert::Convert),
     ImportPlan(import_plan::ImportPlan),
     #[cfg(feature = "download")]
@@ -118,6 +127,10 @@ fn run(cli: Cli) -> Outcome {
         Command::Passkey(command) => command.run(&output),
         Command::LongBench(command) => command.run(&output),
         Command::Score(command) => command.run(&output),
+        Command::Latency(command) => command.run(&output),
+        Command::Plot(command) => command.run(&output),
+        Command::Report(command) => command.run(&output),
+        Command::Ruler(command) => command.run(&output),
         Command::Convert(command) => command.run(&output),
         Command::ImportPlan(command) => command.run(&output),
         #[cfg(feature = "download")]

@@ -1,6 +1,7 @@
 use crate::args::{Lengths, Loaded, Method, ModelArg, PlanArgs, prose, share};
 use crate::device::{DeviceArg, on_device};
 use crate::failure::Outcome;
+use crate::figures;
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
 use clap::Args;
@@ -45,6 +46,9 @@ pub struct Passkey {
     /// Which to run [default: both, where there is a plan]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
+    /// Draw the scores, length against depth
+    #[arg(long, value_name = "FILE.svg|FILE.png")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -64,6 +68,9 @@ impl Passkey {
     }
 
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
+        if let Some(path) = &self.plot {
+            figures::check_target("--plot", path)?;
+        }
         let loaded = self.model.load(backend)?;
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
@@ -71,14 +78,16 @@ impl Passkey {
             true => ("recall", self.recall(&loaded, &methods, output)?),
             false => ("number", self.number(&loaded, &tokenizer, &methods, output)?),
         };
+        let unit = if tokenizer.is_bytes() { "bytes" } else { "tokens" };
         let json = json!({
-            "model": loaded.name, "task": task, "prompts": self.prompts,
+            "evaluation": "passkey", "unit": unit, "model": loaded.name, "task": task, "prompts": self.prompts,
             "rows": rows.iter().map(|row| json!({
                 "method": row.method, "length": row.length, "depth": row.depth,
                 "score": row.score.mean, "standard_error": row.score.standard_error,
                 "tokens_per_second": row.timing.per_second(),
             })).collect::<Vec<_>>(),
         });
+        figures::plot(self.plot.as_deref(), &json, output)?;
         output.result(&json, || {
             let mut table = Table::new(1, ["method", "length", "depth", "score", "tokens/s"]);
             for row in &rows {

@@ -1,6 +1,7 @@
 use crate::args::{Lengths, Method, ModelArg, PlanArgs};
 use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
+use crate::figures;
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
 use clap::Args;
@@ -36,6 +37,9 @@ pub struct Ppl {
     /// Which to run [default: both, where there is a plan]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
+    /// Draw perplexity against length
+    #[arg(long, value_name = "FILE.svg|FILE.png")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -50,6 +54,9 @@ impl Ppl {
             |&length: &usize| Windows { length, windows: self.windows, labels: self.labels };
         let all: Vec<Windows> = self.lengths.0.iter().map(windows).collect();
         all.iter().try_for_each(Windows::check)?;
+        if let Some(path) = &self.plot {
+            figures::check_target("--plot", path)?;
+        }
         let loaded = self.model.load(backend)?;
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
@@ -79,9 +86,10 @@ impl Ppl {
         }
         drop(bar);
         let json = json!({
-            "model": loaded.name, "labels": self.labels,
+            "evaluation": "ppl", "model": loaded.name, "labels": self.labels,
             "rows": rows.iter().map(|(method, p)| row(*method, p)).collect::<Vec<_>>(),
         });
+        figures::plot(self.plot.as_deref(), &json, output)?;
         output.result(&json, || {
             let mut table = Table::new(
                 1,

@@ -29,6 +29,12 @@ impl Bar {
         self.0.inc(done as u64);
     }
 
+    /// What was done before: it does not count for the rate.
+    pub fn skip(&self, done: usize) {
+        self.add(done);
+        self.0.reset_eta();
+    }
+
     pub fn set_length(&self, total: usize) {
         self.0.set_length(total as u64);
     }

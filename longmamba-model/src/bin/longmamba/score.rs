@@ -1,7 +1,8 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, Table};
 use clap::{Args, ValueEnum};
-use longmamba_model::eval::metrics::{LengthBucket, RULER_TASKS, Similarity};
+use longmamba_model::eval::metrics::{LengthBucket, Similarity};
+use longmamba_model::eval::ruler::TASKS;
 use longmamba_model::eval::score::golden::{Wrong, golden};
 use longmamba_model::eval::score::{
     Group, LongBenchScore, Missing, Order, Predictions, RulerScore, Scores,
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Score predictions for LongBench and RULER, from here or elsewhere, or check the metrics
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  longmamba score runs/longbench\n  longmamba score pred/model/*.jsonl --json\n  \
+    after_help = "Examples:\n  longmamba score longbench-e\n  longmamba score pred/model/*.jsonl --json\n  \
     longmamba score --golden metrics.jsonl\n\n\
     A line of LongBench's has pred, answers, all_classes and length, one of RULER's pred and outputs. The data \
     set or task is the field dataset or task, or the file's name up to its first dot; RULER's length is the \
@@ -61,7 +62,8 @@ impl Score {
             SimilarityArg::Difflib => Similarity::Difflib,
             SimilarityArg::Levenshtein => Similarity::Levenshtein,
         })?;
-        show(&scores, &[], output)
+        let (json, text) = tables(&scores, &[]);
+        output.result(&json, || text)
     }
 }
 
@@ -82,8 +84,8 @@ fn whole(group: &Group) -> Outcome {
     )))
 }
 
-/// Prints the tables, or one JSON object with `more` in it.
-pub fn show(scores: &Scores, more: &[(&str, Value)], output: &Output) -> Outcome {
+/// The tables, and as one JSON object, in which `more` is too.
+pub fn tables(scores: &Scores, more: &[(&str, Value)]) -> (Value, String) {
     let longbench = averages(&scores.longbench, |s| s.run.clone());
     let ruler = averages(&scores.ruler, |s| (s.run.clone(), s.length));
     let mut json = json!({
@@ -100,16 +102,14 @@ pub fn show(scores: &Scores, more: &[(&str, Value)], output: &Output) -> Outcome
     for (name, value) in more {
         json[*name] = value.clone();
     }
-    output.result(&json, || {
-        let mut texts = Vec::new();
-        if !longbench.is_empty() {
-            texts.push(longbench_table(&longbench));
-        }
-        if !ruler.is_empty() {
-            texts.push(ruler_table(&ruler));
-        }
-        texts.join("\n")
-    })
+    let mut texts = Vec::new();
+    if !longbench.is_empty() {
+        texts.push(longbench_table(&longbench));
+    }
+    if !ruler.is_empty() {
+        texts.push(ruler_table(&ruler));
+    }
+    (json, texts.join("\n"))
 }
 
 /// What is averaged together.
@@ -182,7 +182,7 @@ fn ruler_table(averages: &BTreeMap<(String, Option<u64>), Vec<&RulerScore>>) -> 
         for s in rows {
             row(&mut table, s.task.clone(), samples(s.samples, s.missing), Some(s.score));
         }
-        let name = format!("average, {} of {} tasks", rows.len(), RULER_TASKS.len());
+        let name = format!("average, {} of {} tasks", rows.len(), TASKS.len());
         row(&mut table, name, String::new(), mean(rows, |s| Some(s.score)));
     }
     table.text()

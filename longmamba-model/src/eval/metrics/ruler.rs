@@ -13,23 +13,6 @@ pub enum StringMatch {
     Part,
 }
 
-/// The tasks of RULER, and how each is scored.
-pub const RULER_TASKS: [(&str, StringMatch); 13] = [
-    ("niah_single_1", StringMatch::All),
-    ("niah_single_2", StringMatch::All),
-    ("niah_single_3", StringMatch::All),
-    ("niah_multikey_1", StringMatch::All),
-    ("niah_multikey_2", StringMatch::All),
-    ("niah_multikey_3", StringMatch::All),
-    ("niah_multivalue", StringMatch::All),
-    ("niah_multiquery", StringMatch::All),
-    ("vt", StringMatch::All),
-    ("cwe", StringMatch::All),
-    ("fwe", StringMatch::All),
-    ("qa_1", StringMatch::Part),
-    ("qa_2", StringMatch::Part),
-];
-
 impl StringMatch {
     /// The score of one sample, 0 to 1. Case does not matter. The prediction is taken as it is; see
     /// [`ruler_postprocess`].

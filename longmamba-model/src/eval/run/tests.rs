@@ -57,7 +57,11 @@ fn lines_are_written_in_order_up_to_the_first_failure() {
     let model = model();
     let run = Run::open(folder.path(), &settings(&model), Shard::WHOLE).unwrap();
     let slow_first = |i: usize| {
-        std::thread::sleep(std::time::Duration::from_millis(if i % 4 == 0 { 20 } else { 1 }));
+        std::thread::sleep(std::time::Duration::from_millis(if i.is_multiple_of(4) {
+            20
+        } else {
+            1
+        }));
         match i {
             9 | 11 => Err(Error::argument(format!("sample {i}"))),
             _ => Ok(sample(i)),

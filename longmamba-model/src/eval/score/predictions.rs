@@ -2,7 +2,8 @@
 
 use super::merge::{self, Missing, Order};
 use crate::eval::json_lines;
-use crate::eval::metrics::{Dataset, RULER_TASKS};
+use crate::eval::metrics::Dataset;
+use crate::eval::ruler::{TASKS, Task};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -202,8 +203,8 @@ impl Line {
             }
             (None, Some(outputs)) => {
                 let name = task.as_ref().unwrap_or(&around.name);
-                if !RULER_TASKS.iter().any(|(task, _)| task == name) {
-                    let known = RULER_TASKS.map(|(task, _)| task).join(", ");
+                if Task::find(name).is_none() {
+                    let known = TASKS.each_ref().map(|task| task.name).join(", ");
                     return Err(format!("{name:?} is no task of RULER; there are {known}"));
                 }
                 let length = self.max_seq_length.or(around.length);

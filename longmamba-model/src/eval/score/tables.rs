@@ -3,9 +3,10 @@
 use super::predictions::{Benchmark, Group, Predictions, Sample};
 use crate::eval::longbench::Prediction;
 use crate::eval::metrics::{
-    Context, DATASETS, Dataset, MetricError, RULER_TASKS, Similarity, bucket_scores, dataset_score,
+    Context, DATASETS, Dataset, MetricError, Similarity, bucket_scores, dataset_score,
     ruler_postprocess, ruler_score, sample_score,
 };
+use crate::eval::ruler::{TASKS, Task};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub struct RulerScore {
     pub score: f64,
 }
 
-/// All scores, by run, then in LongBench's order, or by length and name.
+/// All scores, by run, RULER's then by length, and in the official order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
     /// Data sets of LongBench.
@@ -114,9 +115,9 @@ impl Predictions {
             }
         }
         let place = |name| DATASETS.iter().position(|d| d.name == name);
-        scores
-            .longbench
-            .sort_by(|a, b| (&a.run, place(a.dataset)).cmp(&(&b.run, place(b.dataset))));
+        scores.longbench.sort_by_key(|s| (s.run.clone(), place(s.dataset)));
+        let place = |name: &str| TASKS.iter().position(|task| task.name == name);
+        scores.ruler.sort_by_key(|s| (s.run.clone(), s.length, place(&s.task)));
         Ok(scores)
     }
 
@@ -133,7 +134,7 @@ impl Predictions {
     }
 
     fn ruler(&self, group: &Group) -> Result<RulerScore> {
-        let rule = RULER_TASKS.iter().find(|(task, _)| *task == group.name).map(|(_, rule)| *rule);
+        let rule = Task::find(&group.name).map(|task| task.metric);
         let rule =
             rule.ok_or_else(|| Error::argument(format!("{} is no task of RULER", group.name)))?;
         let samples = self.each(group, |sample| {
