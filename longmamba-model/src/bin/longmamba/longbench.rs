@@ -22,8 +22,8 @@ use std::path::PathBuf;
     after_help = "Example:\n  longmamba longbench path/to/model --data LongBench --e --run longbench-e\n\n\
     LongBench is not part of this program: unpack its data.zip, and put the folder config of its repository \
     beside the data. Prompts are read whole, without a chat template, and answered greedily.\n\
-    With --run an evaluation that was stopped goes on where it was. A shard does every N-th sample; `longmamba score` \
-    merges the shards."
+    With --run an evaluation that was stopped goes on where it was. A shard does every N-th sample; \
+    `longmamba score` merges the shards."
 )]
 pub struct LongBenchCommand {
     #[command(flatten)]
@@ -174,13 +174,14 @@ impl LongBenchCommand {
     }
 }
 
-/// Of all that an answer depends on, so that a run is not continued with other questions.
+/// Of questions and right answers, so that a run is not continued with others.
 fn digest(samples: &[Sample]) -> String {
     let mut hash = Sha256::new();
     for sample in samples {
         hash.update(sample.prompt.len().to_le_bytes());
         hash.update(&sample.prompt);
-        hash.update(sample.max_new.to_le_bytes());
+        let Sample { max_new, answers, all_classes, length, .. } = sample;
+        hash.update(json!([max_new, answers, all_classes, length]).to_string());
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

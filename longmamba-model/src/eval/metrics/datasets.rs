@@ -17,7 +17,7 @@ pub struct Dataset {
 
 /// All of LongBench, in the order of its list of metrics.
 #[rustfmt::skip]
-pub const DATASETS: [Dataset; 21] = [
+pub static DATASETS: [Dataset; 21] = [
     dataset("narrativeqa", Metric::QaF1),
     dataset("qasper", Metric::QaF1).e(),
     dataset("multifieldqa_en", Metric::QaF1).e(),

@@ -68,7 +68,7 @@ fn ruler_is_scored_by_task_and_length() {
     let rows: Vec<_> =
         scores.ruler.iter().map(|s| (s.length, &*s.task, s.score, s.missing)).collect();
     let expected =
-        [(Some(4096), "vt", 25.0, 3), (Some(8192), "qa_1", 50.0, 0), (Some(8192), "vt", 50.0, 0)];
+        [(Some(4096), "vt", 25.0, 3), (Some(8192), "vt", 50.0, 0), (Some(8192), "qa_1", 50.0, 0)];
     assert_eq!(rows, expected);
     assert!(scores.ruler.iter().all(|s| s.run == "model"));
 
