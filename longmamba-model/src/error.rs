@@ -1,3 +1,4 @@
+use crate::eval::metrics::MetricError;
 use longmamba_core::Shape;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,39 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A file that is in none of the places where it may be.
+    #[error("{name} is not here (looked at {}): {hint}", list(looked))]
+    FileNotFound {
+        /// What it is called.
+        name: String,
+        /// Every path that was tried.
+        looked: Vec<PathBuf>,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A line of a file that is not what it should be.
+    #[error("{}: line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A prediction cannot be scored.
+    #[error("{}: line {line}: {source}", path.display())]
+    Unscored {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// Why.
+        source: MetricError,
+    },
+    /// What has no score.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
     /// A folder without weights.
     #[error(
         "{}: no weights; put model.safetensors or pytorch_model.bin there, or the shards and their index",
@@ -279,6 +313,10 @@ impl Error {
 
     pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Error {
         Error::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn line(path: &Path, line: usize, reason: impl Into<String>) -> Error {
+        Error::Line { path: path.to_owned(), line, reason: reason.into() }
     }
 
     pub(crate) fn argument(reason: impl Into<String>) -> Error {

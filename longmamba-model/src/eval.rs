@@ -1,12 +1,17 @@
-//! What a model can do at a length: perplexity, and whether it finds what it was told.
+//! What a model can do at a length: perplexity, whether it finds what it was told, and the scores of
+//! LongBench and RULER.
 
+mod json_lines;
 pub mod latency;
+pub mod longbench;
+pub mod metrics;
 pub mod passkey;
 pub mod perplexity;
 pub mod prose;
 pub mod recall;
 pub mod ruler;
 pub mod run;
+pub mod score;
 
 use crate::backend::Backend;
 use crate::model::Model;

@@ -29,5 +29,5 @@ pub use answer::{Answer, answer};
 pub use jsonl::{Sample, read_samples, write_samples};
 pub use make::{Count, Generator};
 pub use source::{Essays, Questions, Sources};
-pub use task::{Haystack, Kind, Metric, Niah, Source, TASKS, Task, Word};
+pub use task::{Haystack, Kind, Niah, Source, TASKS, Task, Word};
 pub use template::Templates;

@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 mod bad_input;
+mod benchmarks;
 #[cfg(all(feature = "cuda", unix))]
 mod device;
 mod folder;

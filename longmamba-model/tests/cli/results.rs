@@ -18,6 +18,8 @@ const COMMANDS: &[&str] = &[
     "tune",
     "ppl",
     "passkey",
+    "longbench",
+    "score",
     "latency",
     "plot",
     "report",

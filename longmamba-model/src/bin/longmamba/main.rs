@@ -17,6 +17,7 @@ mod generate;
 mod import_plan;
 mod inspect;
 mod latency;
+mod longbench;
 mod methods;
 mod output;
 mod passkey;
@@ -26,6 +27,7 @@ mod progress;
 mod report;
 mod ruler;
 mod run_args;
+mod score;
 mod tune;
 mod verify;
 
@@ -77,6 +79,9 @@ enum Command {
     Tune(tune::Tune),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
+    #[command(name = "longbench")]
+    LongBench(longbench::LongBenchCommand),
+    Score(score::Score),
     Latency(latency::Latency),
     Plot(plot::Plot),
     Report(report::Report),
@@ -126,6 +131,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Tune(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
+        Command::LongBench(command) => command.run(&output),
+        Command::Score(command) => command.run(&output),
         Command::Latency(command) => command.run(&output),
         Command::Plot(command) => command.run(&output),
         Command::Report(command) => command.run(&output),

@@ -297,7 +297,8 @@ impl Ruler {
                     bar.add(*length);
                     Ok(answer)
                 })?;
-                let scores: Vec<f64> = lines.iter().map(|line| line.sample.score(task)).collect();
+                let scores = lines.iter().map(|line| line.sample.score(task));
+                let scores = scores.collect::<longmamba_model::Result<Vec<f64>>>()?;
                 // A shard may have none of few samples.
                 if let Some(score) = Estimate::of(&scores) {
                     let score = score.scaled(100.0);

@@ -1,9 +1,10 @@
 //! What a model answers, and what that is worth.
 
 use super::jsonl::Sample;
-use super::task::{Metric, Task};
+use super::task::Task;
 use crate::Result;
 use crate::backend::Backend;
+use crate::eval::metrics::ruler_postprocess;
 use crate::generate::{GenerateOptions, generate};
 use crate::model::Model;
 use crate::sample::{SampleOptions, Sampler};
@@ -26,21 +27,12 @@ pub struct Answer {
 
 impl Answer {
     /// 0 to 1, as the task's metric has it.
-    pub fn score(&self, task: &Task) -> f64 {
-        let prediction = postprocess(&self.pred).to_lowercase();
-        let found = |output: &&String| prediction.contains(&output.to_lowercase());
-        let found = self.outputs.iter().filter(found).count();
-        match task.metric {
-            Metric::StringMatchAll => found as f64 / self.outputs.len().max(1) as f64,
-            Metric::StringMatchPart => f64::from(found > 0),
-        }
+    ///
+    /// # Errors
+    /// [`Error::Metric`](crate::Error::Metric) where there are no references.
+    pub fn score(&self, task: &Task) -> Result<f64> {
+        Ok(task.metric.sample(&ruler_postprocess(&self.pred), &self.outputs)?)
     }
-}
-
-/// Without white space around it, and with a line break for each control character.
-fn postprocess(prediction: &str) -> String {
-    let plain: String = prediction.trim().chars().map(|c| if c < ' ' { '\n' } else { c }).collect();
-    plain.trim().to_owned()
 }
 
 /// Reads a sample's prompt from a fresh state and answers greedily, in at most as many tokens as the task

@@ -1,5 +1,6 @@
 //! The thirteen tasks and their parameters.
 
+use crate::eval::metrics::StringMatch;
 use serde::Serialize;
 
 /// One of RULER's tasks (Hsieh et al., arXiv 2404.06654).
@@ -12,7 +13,7 @@ pub struct Task {
     /// Tokens in which the answer must come.
     pub tokens_to_generate: usize,
     /// How an answer is scored.
-    pub metric: Metric,
+    pub metric: StringMatch,
 }
 
 /// What is asked.
@@ -99,16 +100,6 @@ impl Source {
     }
 }
 
-/// How an answer is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// The share of the references that the answer has in it.
-    StringMatchAll,
-    /// 1 if the answer has any of the references in it.
-    StringMatchPart,
-}
-
 impl Task {
     /// The task with this official name.
     pub fn find(name: &str) -> Option<&'static Task> {
@@ -126,14 +117,14 @@ impl Task {
 }
 
 const fn niah(name: &'static str, niah: Niah) -> Task {
-    let metric = Metric::StringMatchAll;
+    let metric = StringMatch::All;
     Task { name, kind: Kind::Niah(niah), tokens_to_generate: 128, metric }
 }
 
 const fn other(name: &'static str, kind: Kind, tokens_to_generate: usize) -> Task {
     let metric = match kind {
-        Kind::Qa(_) => Metric::StringMatchPart,
-        _ => Metric::StringMatchAll,
+        Kind::Qa(_) => StringMatch::Part,
+        _ => StringMatch::All,
     };
     Task { name, kind, tokens_to_generate, metric }
 }
