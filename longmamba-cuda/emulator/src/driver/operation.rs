@@ -19,7 +19,7 @@ pub(super) enum Operation {
 
 impl Operation {
     /// Does it; the flag says whether the context is lost.
-    fn run(&self, emulator: &Emulator) -> Result<(), (i32, bool)> {
+    pub(super) fn run(&self, emulator: &Emulator) -> Result<(), (i32, bool)> {
         let memory = |error| (code::memory(error), false);
         let host = |code| (code, false);
         match self {
@@ -85,13 +85,17 @@ pub(super) fn record(
     Ok(true)
 }
 
-/// Work for a stream, done or recorded.
+/// Work for a stream, done, put off or recorded.
 pub(super) fn submit(stream: Handle, operation: Operation) -> Status {
     let mut state = state()?;
     let device = state.here()?;
     if record(&mut state, stream, std::slice::from_ref(&operation))? {
         return Ok(());
     }
+    if state.put_off(stream, &operation)? {
+        return Ok(());
+    }
+    state.finish(stream, u64::MAX)?;
     drop(state);
     run(device, &[operation])
 }
@@ -102,6 +106,7 @@ pub(super) fn now(operation: Operation) -> Status {
     let device = state.here()?;
     state.outside_capture()?;
     state.legacy_work()?;
+    state.finish_all(false)?;
     drop(state);
     run(device, &[operation])
 }

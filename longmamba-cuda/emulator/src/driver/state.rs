@@ -2,10 +2,11 @@
 
 use super::code::*;
 use super::operation::Operation;
+use super::pending::Pending;
 use crate::device::{Config, Emulator, Module, lock};
 use crate::exec::code::Kernel;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
@@ -46,11 +47,16 @@ pub(super) struct Stream {
     pub recorded: u64,
     /// Has work that the stream where the capture began does not wait for.
     pub unjoined: bool,
+    /// Copies that were put off, and how many there ever were.
+    pub pending: VecDeque<Pending>,
+    pub copies: u64,
 }
 
 pub(super) struct Event {
     pub timing: bool,
     pub recorded: Option<Instant>,
+    /// Stream, and how many copies it had put off by then.
+    pub after: (Handle, u64),
     /// Capture, stream, and how far the stream was.
     pub captured: Option<(Handle, Handle, u64)>,
 }
