@@ -136,6 +136,10 @@ impl Backend for CudaBackend {
         Ok(Arc::new(self.device.upload(&weight)?))
     }
 
+    fn loaded(&self) {
+        self.device.free_staging();
+    }
+
     fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>> {
         Ok(vector.to_vec()?)
     }
