@@ -73,13 +73,13 @@ entries! {
     }
 
     fn cuMemAllocAsync(pointer: Out<u64>, size: usize, stream: Handle) {
-        let emulator = state()?.emulator()?;
+        let emulator = state()?.emulator_of(stream)?;
         not_capturing(stream)?;
         pointer.set(emulator.alloc(size as u64).map_err(code::memory)?)
     }
 
     fn cuMemFreeAsync(pointer: u64, stream: Handle) {
-        let emulator = state()?.emulator()?;
+        let emulator = state()?.emulator_of(stream)?;
         not_capturing(stream)?;
         state()?.finish(stream, u64::MAX)?;
         if pointer == 0 { Ok(()) } else { emulator.free(pointer).map_err(code::memory) }

@@ -88,7 +88,8 @@ pub(super) fn record(
 /// Work for a stream, done, put off or recorded.
 pub(super) fn submit(stream: Handle, operation: Operation) -> Status {
     let mut state = state()?;
-    let device = state.here()?;
+    state.here()?;
+    let device = state.device_of(stream)?;
     if record(&mut state, stream, std::slice::from_ref(&operation))? {
         return Ok(());
     }

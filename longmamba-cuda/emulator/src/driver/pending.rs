@@ -60,7 +60,7 @@ impl State {
                 return Ok(());
             }
             let Some(pending) = found.pending.pop_front() else { return Ok(()) };
-            let device = self.here()?;
+            let device = self.device_of(stream)?;
             if let (Operation::ToDevice { .. }, Some((host, size))) =
                 (&pending.operation, pending.operation.host())
                 && host.read(size, |now| now != pending.bytes)?

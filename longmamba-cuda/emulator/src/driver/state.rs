@@ -40,6 +40,7 @@ pub(super) struct Function {
 
 #[derive(Default)]
 pub(super) struct Stream {
+    pub device: usize,
     /// Synchronises with the legacy default stream.
     pub blocking: bool,
     pub capture: Option<Handle>,
@@ -163,11 +164,27 @@ impl State {
 
     /// The device of the current context, if that still works.
     pub(super) fn here(&self) -> Result<usize, i32> {
-        let device = *self.contexts.get(&current()).ok_or(INVALID_CONTEXT)?;
+        self.working(*self.contexts.get(&current()).ok_or(INVALID_CONTEXT)?)
+    }
+
+    fn working(&self, device: usize) -> Result<usize, i32> {
         match self.devices[device].lost {
             Some(code) => Err(code),
             None => Ok(device),
         }
+    }
+
+    /// The device of a stream, whichever context is current, if that still works.
+    pub(super) fn device_of(&mut self, stream: Handle) -> Result<usize, i32> {
+        match self.stream(stream)?.map(|found| found.device) {
+            Some(device) => self.working(device),
+            None => self.here(),
+        }
+    }
+
+    pub(super) fn emulator_of(&mut self, stream: Handle) -> Result<Arc<Emulator>, i32> {
+        let device = self.device_of(stream)?;
+        Ok(Arc::clone(&self.devices[device].emulator))
     }
 
     pub(super) fn emulator(&self) -> Result<Arc<Emulator>, i32> {
@@ -179,7 +196,8 @@ impl State {
         match handle {
             0 | 1 => Ok(None),
             PER_THREAD_STREAM => {
-                let stream = Stream { blocking: true, ..Stream::default() };
+                let device = self.here()?;
+                let stream = Stream { device, blocking: true, ..Stream::default() };
                 Ok(Some(self.streams.entry(handle).or_insert(stream)))
             }
             _ => self.streams.get_mut(&handle).map(Some).ok_or(INVALID_HANDLE),

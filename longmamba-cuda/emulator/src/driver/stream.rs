@@ -8,12 +8,12 @@ use std::time::Instant;
 
 fn create(stream: &Out<Handle>, flags: u32) -> Status {
     let mut state = state()?;
-    state.here()?;
+    let device = state.here()?;
     if flags > 1 {
         return Err(INVALID_VALUE);
     }
     let handle = state.handle();
-    let made = Stream { blocking: flags == 0, ..Stream::default() };
+    let made = Stream { device, blocking: flags == 0, ..Stream::default() };
     state.streams.insert(handle, made);
     stream.set(handle)
 }
