@@ -6,8 +6,10 @@
 //! changes; and all work is done in one stream, so that a buffer is freed after the last kernel that uses it.
 //! A graph, which is done in that stream too, keeps its buffers.
 
+mod cublas_lt;
 mod staging;
 
+pub(crate) use cublas_lt::{Blas, Operands, Plan, Shape, Type};
 pub(crate) use staging::{Staging, upload_all, upload_pieces};
 
 use crate::buffer::{Buffer, DeviceElement};
@@ -124,7 +126,7 @@ struct Capture {
 pub(crate) type Kept = Vec<Arc<dyn Any + Send + Sync>>;
 
 /// Also after a panic elsewhere: what is behind these locks is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -57,7 +57,7 @@ pub use device::Device;
 pub use elementwise::{Activation, TableElement};
 pub use error::Error;
 pub use graph::Graph;
-pub use matmul::Matrix;
+pub use matmul::{CublasLt, Matrix};
 pub use precision::Precision;
 pub use rope::Rotation;
 pub use sample::{NO_TOKEN, NOT_A_NUMBER, Sampling};

@@ -4,6 +4,7 @@
 //! from and to page-locked memory are put off until the program waits for them. Handles are numbers that are looked up, never pointers that are
 //! followed. What the caller's pointers point at is touched only in `ffi`.
 
+mod blas;
 mod code;
 mod context;
 mod device;

@@ -1,5 +1,6 @@
 //! Work for a stream: done at once, or kept in a graph and done at each launch of that.
 
+use super::blas::Product;
 use super::code::{self, *};
 use super::ffi::{Callback, Host};
 use super::state::{Handle, State, state};
@@ -15,6 +16,7 @@ pub(super) enum Operation {
     Within { to: u64, from: u64, size: u64 },
     Fill { to: u64, pattern: Vec<u8>, count: u64 },
     Call(Callback),
+    Product(Arc<Product>),
 }
 
 impl Operation {
@@ -45,6 +47,7 @@ impl Operation {
                 emulator.fill(*to, pattern, *count).map_err(memory)?;
             }
             Operation::Call(callback) => callback.call(),
+            Operation::Product(product) => product.run(emulator).map_err(memory)?,
         }
         Ok(())
     }
