@@ -2,7 +2,8 @@
 
 mod common;
 
-use longmamba_core::{AnyView, Element, View};
+use half::{bf16, f16};
+use longmamba_core::{AnyView, DType, Element, View};
 use longmamba_cuda::{Device, Error, Matrix, RowsMut};
 use std::process::Command;
 
@@ -17,15 +18,15 @@ fn number(at: usize) -> f32 {
 }
 
 /// Uploads `[outputs, inputs]` and looks at rows around the ends of pieces.
-fn matrix<T: Element>(
-    device: &Device,
-    any: fn(View<'_, T, 2>) -> AnyView<'_, 2>,
-    shape: [usize; 2],
-) {
+fn matrix<T: Element>(device: &Device, shape: [usize; 2]) {
     let [outputs, inputs] = shape;
     let values: Vec<T> = (0..outputs * inputs).map(|at| T::from_f32(number(at))).collect();
-    let view = View::new(&values, shape).unwrap();
-    let matrix = Matrix::upload(device, any(view)).unwrap();
+    let view = match T::DTYPE {
+        DType::F32 => AnyView::F32(View::new(bytemuck::cast_slice(&values), shape).unwrap()),
+        DType::F16 => AnyView::F16(View::new(bytemuck::cast_slice(&values), shape).unwrap()),
+        DType::BF16 => AnyView::BF16(View::new(bytemuck::cast_slice(&values), shape).unwrap()),
+    };
+    let matrix = Matrix::upload(device, view).unwrap();
     let bytes = inputs.next_multiple_of(16 / size_of::<T>()) * size_of::<T>();
     let mut rows = vec![0, outputs - 1];
     for end in (PIECE..outputs * bytes).step_by(PIECE) {
@@ -51,11 +52,11 @@ fn buffer(device: &Device, len: usize) {
 
 fn everything(device: &Device) {
     // More than three pieces, so that each is used again; with and without zeros between the rows.
-    matrix(device, |v| AnyView::F16(v), [80_001, 330]);
-    matrix(device, |v| AnyView::BF16(v), [80_000, 336]);
-    matrix(device, |v| AnyView::F32(v), [40_000, 330]);
+    matrix::<f16>(device, [80_001, 330]);
+    matrix::<bf16>(device, [80_000, 336]);
+    matrix::<f32>(device, [40_000, 330]);
     // Exactly two pieces.
-    matrix(device, |v| AnyView::F16(v), [2 * PIECE / 2048, 1024]);
+    matrix::<f16>(device, [2 * PIECE / 2048, 1024]);
     for len in [(1 << 18) - 1, 1 << 18, PIECE / 4, PIECE / 4 + 1, 3 * PIECE / 4 + 5] {
         buffer(device, len);
     }
@@ -70,7 +71,7 @@ fn what_is_copied_in_pieces_arrives_whole() {
     assert!(device.upload(&values).unwrap().to_vec().unwrap() == values);
     device.free_staging();
     device.free_staging();
-    matrix(&device, |v| AnyView::BF16(v), [20_000, 332]);
+    matrix::<bf16>(&device, [20_000, 332]);
 }
 
 /// Copies of several threads take turns.
@@ -80,7 +81,7 @@ fn threads_share_the_pieces() {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let device = &device;
-            scope.spawn(move || matrix(device, |v| AnyView::F16(v), [70_000 + thread, 330]));
+            scope.spawn(move || matrix::<f16>(device, [70_000 + thread, 330]));
         }
     });
 }

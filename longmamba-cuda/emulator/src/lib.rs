@@ -12,6 +12,9 @@
 //! // From here on cudarc's CudaContext::new(0) is the emulated device.
 //! ```
 //!
+//! The same shared library has a stand-in for cuBLASLt's products, for programs that load it by the path that
+//! [`preload`] returns or through a link named `libcublasLt.so.12`.
+//!
 //! For a program that is not changed at all, put a link named `libcuda.so.1` to
 //! `liblongmamba_cuda_emulator.so` into a folder and name that folder in `LD_LIBRARY_PATH`.
 //!

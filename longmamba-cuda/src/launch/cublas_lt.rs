@@ -4,7 +4,7 @@
 //! 13. The library counts rows and columns as Fortran does: a matrix of rows here is one of columns there.
 
 use super::Pointer;
-use crate::{Device, Error, Result};
+use crate::{CublasLt, Device, Error, Result};
 use libloading::Library;
 use std::error::Error as _;
 use std::ffi::c_void;
@@ -137,9 +137,26 @@ impl Functions {
         })
     }
 
-    fn load(file: &Path) -> std::result::Result<Self, libloading::Error> {
-        // SAFETY: the caller of the crate vouches for the file; cuBLASLt's initialisers are sound to run.
-        Functions::new(unsafe { Library::new(file) }?)
+    /// Of the first of `files` that can be loaded.
+    ///
+    /// # Safety
+    /// They are cuBLASLt, or not there.
+    unsafe fn load(files: &[&Path]) -> Result<Arc<Self>> {
+        let mut reason = None;
+        for file in files {
+            // SAFETY: the library's initialisers are sound to run.
+            match unsafe { Library::new(*file) }.and_then(Functions::new) {
+                Ok(functions) => return Ok(Arc::new(functions)),
+                // The loader's own words are the source.
+                Err(error) => {
+                    let words = error.source().map_or(error.to_string(), ToString::to_string);
+                    reason.get_or_insert(words);
+                }
+            }
+        }
+        let sought: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        let (sought, reason) = (sought.join(" or "), reason.unwrap_or_default());
+        Err(Error::NoCublasLt { sought, reason })
     }
 }
 
@@ -154,8 +171,8 @@ struct Owned {
     functions: Arc<Functions>,
 }
 
-// SAFETY: the library lets any thread use its objects, one at a time, and nothing is done with a shared
-// reference but `Blas` and `Plan` do it, who are used behind a lock.
+// SAFETY: the library lets any thread use its objects, one at a time. Only `Blas` and `Plan` use them, and
+// those are kept behind a lock.
 unsafe impl Send for Owned {}
 // SAFETY: as above.
 unsafe impl Sync for Owned {}
@@ -199,34 +216,32 @@ pub(crate) struct Blas {
 }
 
 impl Blas {
-    /// From `file`, or wherever the system's loader finds it.
-    pub(crate) fn load(device: &Device, file: Option<&Path>) -> Result<Self> {
-        let mut reason = String::new();
-        let mut found = None;
-        let names = NAMES.map(Path::new);
-        let files = file.as_ref().map_or(&names[..], std::slice::from_ref);
-        for file in files {
-            match Functions::load(file) {
-                Ok(functions) => {
-                    found = Some(Arc::new(functions));
-                    break;
-                }
-                // The loader's own words are the source.
-                Err(error) if reason.is_empty() => {
-                    reason = error.source().map_or(error.to_string(), |source| source.to_string());
-                }
-                Err(_) => {}
-            }
-        }
-        let Some(functions) = found else {
-            let sought: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-            return Err(Error::NoCublasLt { sought: sought.join(" or "), reason });
-        };
+    /// From wherever the system's loader finds it.
+    pub(crate) fn load(device: &Device) -> Result<Self> {
+        // SAFETY: files of these names are cuBLASLt, as the driver is what it is called.
+        Blas::new(device, unsafe { Functions::load(&NAMES.map(Path::new)) }?)
+    }
+
+    fn new(device: &Device, functions: Arc<Functions>) -> Result<Self> {
         device.context.bind_to_thread().map_err(Error::driver("open the device"))?;
         // SAFETY: the pointer is valid for the write; the context of the device is current.
         let create = |object| unsafe { (functions.create)(object) };
         let handle = Owned::new(&functions, "start", functions.destroy, create)?;
         Ok(Blas { handle })
+    }
+}
+
+impl CublasLt {
+    /// As [`CublasLt::load`], from this file.
+    ///
+    /// # Safety
+    /// The file is cuBLASLt, version 12 or 13, or something that behaves as it does.
+    ///
+    /// # Errors
+    /// As [`CublasLt::load`].
+    pub unsafe fn load_from(device: &Device, library: &Path) -> Result<Self> {
+        // SAFETY: the caller's duty.
+        CublasLt::new(device, Blas::new(device, unsafe { Functions::load(&[library]) }?)?)
     }
 }
 

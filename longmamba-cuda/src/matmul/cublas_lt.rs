@@ -8,7 +8,6 @@ use crate::launch::{Blas, Operands, Plan, Shape, Type, lock};
 use crate::{Buffer, Device, Error, Precision, Result, Rows, RowsMut};
 use longmamba_core::DType;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// NVIDIA's library of matrix products, for a [`Device`]. It is no part of the driver, has some hundred MB,
@@ -49,19 +48,10 @@ impl CublasLt {
     /// # Errors
     /// [`Error::NoCublasLt`], [`Error::CublasLt`], [`Error::OutOfMemory`], [`Error::Driver`].
     pub fn load(device: &Device) -> Result<Self> {
-        Self::open(device, None)
+        Self::new(device, Blas::load(device)?)
     }
 
-    /// As [`CublasLt::load`], from this file.
-    ///
-    /// # Errors
-    /// As [`CublasLt::load`].
-    pub fn load_from(device: &Device, library: &Path) -> Result<Self> {
-        Self::open(device, Some(library))
-    }
-
-    fn open(device: &Device, library: Option<&Path>) -> Result<Self> {
-        let blas = Blas::load(device, library)?;
+    pub(crate) fn new(device: &Device, blas: Blas) -> Result<Self> {
         let workspace = device.zeros(WORKSPACE)?;
         let inner = Inner { plans: HashMap::new(), workspace, narrowed: None, blas };
         Ok(CublasLt { device: device.clone(), inner: Arc::new(Mutex::new(inner)) })

@@ -224,6 +224,10 @@ pub(super) struct Product {
 impl Product {
     pub(super) fn run(&self, emulator: &Emulator) -> Result<(), MemoryError> {
         let Problem { description, a, b, d } = self.problem;
+        if emulator.config().trace {
+            let (m, n, k) = (d.rows, d.columns, a.rows);
+            eprintln!("emulator: cuBLASLt {m} x {n} x {k} of {:?}", a.element);
+        }
         // Whatever was there is gone, as it would be.
         emulator.fill(self.workspace, &[0xff], WORKSPACE as u64)?;
         let bias = Layout { element: Element::F32, rows: d.rows, columns: 1, stride: d.rows };
@@ -399,9 +403,9 @@ entries! {
         }
         let biased = problem.description.has_bias;
         let bias = problem.description.bias;
-        demand(!biased || bias != 0 && bias % 16 == 0, INVALID_VALUE, "the bias is not aligned")?;
+        demand(!biased || bias != 0 && bias.is_multiple_of(16), INVALID_VALUE, "the bias is not aligned")?;
         demand(workspace_size >= WORKSPACE, INVALID_VALUE, "the workspace is too small")?;
-        demand(workspace % 256 == 0, INVALID_VALUE, "the workspace is not aligned")?;
+        demand(workspace.is_multiple_of(256), INVALID_VALUE, "the workspace is not aligned")?;
         let number = |from: Host| from.read(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let (alpha, beta) = (number(alpha)?, number(beta)?);
         let product = Product { problem, alpha, beta, a, b, d, workspace };
