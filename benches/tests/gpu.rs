@@ -3,8 +3,9 @@
 #![cfg(feature = "cuda")]
 
 use longmamba_benches::gpu::{Options, run};
-use longmamba_cuda_emulator::driver_for_tests;
+use longmamba_cuda_emulator::{driver_for_tests, preload};
 use serde_json::Value;
+use std::process::Command;
 
 #[test]
 fn every_kernel_is_checked_and_timed() {
@@ -45,4 +46,25 @@ fn every_kernel_is_checked_and_timed() {
     }
     assert_eq!(lines.last().unwrap()["failed"], 0);
     assert_eq!(lines.last().unwrap()["measured"], rows.len());
+}
+
+/// Beside our own products, of the same types; through the emulator's stand-in for the library.
+#[test]
+#[cfg(unix)]
+fn products_by_cublas_lt_are_timed_where_asked_for() {
+    let library = preload().unwrap();
+    let folder = std::env::temp_dir().join(format!("gpu-libraries-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.12"] {
+        std::os::unix::fs::symlink(&library, folder.join(name)).unwrap();
+    }
+    let mut gpu = Command::new(env!("CARGO_BIN_EXE_gpu"));
+    gpu.args(["--quick", "--cublaslt", "matmul"]).env("LD_LIBRARY_PATH", &folder);
+    let output = gpu.output().unwrap();
+    std::fs::remove_dir_all(&folder).ok();
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    for kernel in ["matmul exact, cuBLASLt", "matmul tensor, cuBLASLt"] {
+        assert!(table.contains(kernel), "{kernel}: {table}");
+    }
 }

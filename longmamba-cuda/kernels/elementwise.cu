@@ -1,7 +1,7 @@
-// Gate, residual, embedding and delta: memory traffic with little arithmetic.
+// Gate, residual, embedding, delta and rounding: memory traffic with little arithmetic.
 //
-// Bytes per element: copy 8, accumulate 12, gate 12, delta 8, embedding 4 and what an entry of the table
-// takes. The gates need some 20 (SiLU) and 40 (GELU) instructions an element, where 3.35 TB/s of 12 bytes
+// Bytes per element: copy 8, accumulate 12, gate 12, delta 8, rounding 6, embedding 4 and what an
+// entry of the table takes. The gates need some 20 (SiLU) and 40 (GELU) instructions an element, where 3.35 TB/s of 12 bytes
 // each leave room for 100 on 132 multiprocessors: memory is the limit. A thread moves 16 bytes of each
 // operand, so that a full multiprocessor has 32 KiB a stream on its way, of which 15 would do.
 //
@@ -97,6 +97,24 @@ struct Gathered {
     }
 };
 
+template <typename T>
+struct Narrow {
+    Rows<const float> x;
+    Rows<T> out;
+    u64 rows, width;
+};
+
+template <int V, typename T>
+struct Narrowed {
+    Narrow<T> a;
+    __device__ __forceinline__ void operator()(u64 row, u64 column) const {
+        Pack<float, V> x = load<V>(a.x.row(row) + column);
+        Pack<T, V> out;
+        for (int i = 0; i < V; i++) out.at[i] = narrow<T>(x.at[i]);
+        store(a.out.row(row) + column, out);
+    }
+};
+
 // NAME_4 and NAME_1: WORK<4, ..> and WORK<1, ..> over the plane.
 #define KERNEL(NAME, ARGUMENTS, V, ...)                                   \
     extern "C" __global__ void __launch_bounds__(256) NAME(ARGUMENTS a) { \
@@ -114,3 +132,5 @@ KERNELS(delta_rows, Delta, Selected)
 KERNELS(gather_rows_f32, Gather<float>, Gathered, float)
 KERNELS(gather_rows_f16, Gather<f16>, Gathered, f16)
 KERNELS(gather_rows_bf16, Gather<bf16>, Gathered, bf16)
+KERNELS(narrow_rows_f16, Narrow<f16>, Narrowed, f16)
+KERNELS(narrow_rows_bf16, Narrow<bf16>, Narrowed, bf16)

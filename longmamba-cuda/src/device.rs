@@ -1,7 +1,7 @@
 //! A device: its context, its stream, and the kernels that have been loaded.
 
 use crate::buffer::{Buffer, DeviceElement};
-use crate::launch::Kernels;
+use crate::launch::{Kernels, Staging};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
@@ -16,6 +16,7 @@ pub struct Device {
     pub(crate) context: Arc<CudaContext>,
     pub(crate) stream: Arc<CudaStream>,
     pub(crate) kernels: Arc<Kernels>,
+    pub(crate) staging: Arc<Staging>,
     name: Arc<str>,
     capability: (u32, u32),
     multiprocessors: u32,
@@ -64,7 +65,8 @@ impl Device {
         let stream = context.new_stream().map_err(&open)?;
         let kernels = Arc::new(Kernels::new(context.clone(), capability));
         let name = name.into();
-        Ok(Device { context, stream, kernels, name, capability, multiprocessors })
+        let staging = Arc::default();
+        Ok(Device { context, stream, kernels, staging, name, capability, multiprocessors })
     }
 
     /// The device's name, as the driver gives it.
@@ -106,13 +108,20 @@ impl Device {
         Buffer::zeros(self, len)
     }
 
-    /// A copy of `values`.
+    /// A copy of `values`: from 1 MiB on through 32 MiB of page-locked memory, where the system grants that,
+    /// which stay taken until [`Device::free_staging`].
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Driver`].
     pub fn upload<T: DeviceElement>(&self, values: &[T]) -> Result<Buffer<T>> {
         let mut buffer = Buffer::zeros(self, values.len())?;
-        buffer.write(values, 0)?;
+        crate::launch::upload_all(&mut buffer, values)?;
         Ok(buffer)
+    }
+
+    /// Gives back the page-locked memory that large buffers and weights were uploaded through, once the copies
+    /// under way are done. The next large upload takes it again.
+    pub fn free_staging(&self) {
+        self.staging.free();
     }
 }

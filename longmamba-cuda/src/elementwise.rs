@@ -1,4 +1,4 @@
-//! Gate, residual, embedding and Δ: memory traffic with little arithmetic.
+//! Gate, residual, embedding, Δ and rounding: memory traffic with little arithmetic.
 
 use crate::arguments::{Strided, optional};
 use crate::buffer::DeviceElement;
@@ -83,7 +83,44 @@ struct Gather {
     width: u64,
 }
 
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Narrow {
+    x: Strided,
+    out: Strided,
+    rows: u64,
+    width: u64,
+}
+
+/// A type of 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Short {
+    F16,
+    BF16,
+}
+
 impl Device {
+    /// `out` is `x` rounded to `to`, as bits; ties to even, and what is beyond the type becomes infinite.
+    /// Both are `[rows, width]`.
+    pub(crate) fn narrow(
+        &self,
+        rows: usize,
+        x: Rows<'_, f32>,
+        to: Short,
+        mut out: RowsMut<'_, u16>,
+    ) -> Result<()> {
+        let width = out.width;
+        let x = Strided::new(self, "x", x, rows, width)?;
+        let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
+        let plane = Plane::new(rows, width, width, &[x]).and(out, size_of::<u16>());
+        let kernels = match to {
+            Short::F16 => ["narrow_rows_f16_4", "narrow_rows_f16_1"],
+            Short::BF16 => ["narrow_rows_bf16_4", "narrow_rows_bf16_1"],
+        };
+        let arguments = Narrow { x, out, rows: rows as u64, width: width as u64 };
+        self.launch(Module::Elementwise, plane.kernel(kernels), plane.grid(), &arguments)
+    }
+
     /// `out = x`, or the residual, `out += x`, where `accumulate`. Both are `[rows, width]`.
     ///
     /// # Errors

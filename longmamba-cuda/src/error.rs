@@ -75,6 +75,24 @@ pub enum Error {
     /// Only one graph of a device can be recorded at a time.
     #[error("another thread is recording a graph on this device; record one after the other")]
     Capturing,
+    /// cuBLASLt was asked for, and is not on this machine.
+    #[error(
+        "cuBLASLt cannot be loaded from {sought}: {reason}; install it (pip install nvidia-cublas-cu12, or NVIDIA's CUDA toolkit) and name its folder in LD_LIBRARY_PATH, or take products without it"
+    )]
+    NoCublasLt {
+        /// The files that were looked for.
+        sought: String,
+        /// What the system's loader said.
+        reason: String,
+    },
+    /// What cuBLASLt refuses.
+    #[error("cuBLASLt failed to {doing}: status {status}")]
+    CublasLt {
+        /// What was being done.
+        doing: &'static str,
+        /// `cublasStatus_t`.
+        status: i32,
+    },
     /// Anything else that the driver refuses, in its words.
     #[error("the CUDA driver failed to {doing}: {name}")]
     Driver {

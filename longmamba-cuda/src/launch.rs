@@ -1,9 +1,16 @@
 //! Everything unsafe: asking for the driver, addresses, copies and launches.
 //!
 //! What makes it safe to call from the rest of the crate: an address can only be had from a buffer of the
-//! device that is to use it, after its bounds were checked ([`Pointer`]); a kernel is only launched where the size of its one
-//! argument, a struct, is what its PTX says; and all work is done in one stream, so that a buffer is freed
-//! after the last kernel that uses it. A graph, which is done in that stream too, keeps its buffers.
+//! device that is to use it, after its bounds were checked ([`Pointer`]); a kernel is only launched where the
+//! size of its one argument, a struct, is what its PTX says; page-locked memory is waited for before it
+//! changes; and all work is done in one stream, so that a buffer is freed after the last kernel that uses it.
+//! A graph, which is done in that stream too, keeps its buffers.
+
+mod cublas_lt;
+mod staging;
+
+pub(crate) use cublas_lt::{Blas, Operands, Plan, Shape, Type};
+pub(crate) use staging::{Staging, upload_all, upload_pieces};
 
 use crate::buffer::{Buffer, DeviceElement};
 use crate::ptx::{Module, parameter_bytes};
@@ -119,7 +126,7 @@ struct Capture {
 pub(crate) type Kept = Vec<Arc<dyn Any + Send + Sync>>;
 
 /// Also after a panic elsewhere: what is behind these locks is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -286,6 +293,13 @@ impl Device {
     }
 }
 
+fn refuse_in_capture(device: &Device) -> Result<()> {
+    match device.is_capturing() {
+        true => Err(Error::NotRecordable { what: "a copy from the host" }),
+        false => Ok(()),
+    }
+}
+
 /// Copies from the host; `first + values.len()` is at most the buffer's length. Returns when `values`
 /// may change again.
 pub(crate) fn upload<T: DeviceElement>(
@@ -297,9 +311,7 @@ pub(crate) fn upload<T: DeviceElement>(
         return Ok(());
     }
     let device = &buffer.device;
-    if device.is_capturing() {
-        return Err(Error::NotRecordable { what: "a copy from the host" });
-    }
+    refuse_in_capture(device)?;
     let fail = Error::driver("copy to the device");
     device.context.bind_to_thread().map_err(&fail)?;
     let to = Pointer::new(device, buffer, first)?;

@@ -9,7 +9,8 @@
 //! are tested against.
 //!
 //! The crate carries the kernels as PTX, for compute capability 7.5 and for 8.0 and later; the driver
-//! compiles it when a kernel is first used. Any driver from CUDA 12.0 (R525) on will do. Without a driver,
+//! compiles it when a kernel is first used. [`CublasLt`] takes products in place of our own kernels where
+//! NVIDIA's library is installed and asked for. Any driver from CUDA 12.0 (R525) on will do. Without a driver,
 //! [`Device::new`] returns [`Error::NoDriver`].
 //!
 //! A device does all work in one stream, in order: a call returns when the work is handed over, and
@@ -57,7 +58,7 @@ pub use device::Device;
 pub use elementwise::{Activation, TableElement};
 pub use error::Error;
 pub use graph::Graph;
-pub use matmul::Matrix;
+pub use matmul::{CublasLt, Matrix};
 pub use precision::Precision;
 pub use rope::Rotation;
 pub use sample::{NO_TOKEN, NOT_A_NUMBER, Sampling};

@@ -1,8 +1,10 @@
 //! The matrix product of every linear layer, `out = x · wᵀ + bias`.
 
+mod cublas_lt;
 mod kernel;
 mod matrix;
 
+pub use cublas_lt::CublasLt;
 pub use matrix::Matrix;
 
 use crate::arguments::optional;
@@ -61,12 +63,7 @@ impl Device {
         mut out: RowsMut<'_, f32>,
     ) -> Result<()> {
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
-        let cores = match (precision, weight.values()) {
-            (Precision::Exact, _) | (_, Values::F32(_)) => Cores::None,
-            (Precision::Tensor, _) if self.capability() >= (8, 0) => Cores::Ampere,
-            (Precision::Tensor, Values::F16(_)) => Cores::Turing,
-            (Precision::Tensor, Values::BF16(_)) => Cores::None,
-        };
+        let cores = cores(self, precision, weight);
         let aligned = [x.first, x.stride, inputs].iter().all(|n| n.is_multiple_of(4));
         let multiprocessors = self.multiprocessors() as usize;
         let problem = Problem { rows, inputs, outputs, aligned, cores, multiprocessors };
@@ -89,6 +86,16 @@ impl Device {
         };
         let name = kernel.name(weight.values(), problem.aligned);
         self.launch(Module::Matmul, name, problem.grid(kernel)?, &arguments)
+    }
+}
+
+/// The tensor cores for a product with `weight`.
+fn cores(device: &Device, precision: Precision, weight: &Matrix) -> Cores {
+    match (precision, weight.values()) {
+        (Precision::Exact, _) | (_, Values::F32(_)) => Cores::None,
+        (Precision::Tensor, _) if device.capability() >= (8, 0) => Cores::Ampere,
+        (Precision::Tensor, Values::F16(_)) => Cores::Turing,
+        (Precision::Tensor, Values::BF16(_)) => Cores::None,
     }
 }
 

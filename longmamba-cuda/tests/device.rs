@@ -136,7 +136,7 @@ fn after_a_failed_kernel_every_call_is_an_error() {
     }
     for (name, variable, value) in [
         ("CUDA_ERROR_ILLEGAL_ADDRESS", "LONGMAMBA_EMULATOR_MUTATION", "rms_norm_4 past 0"),
-        ("CUDA_ERROR_LAUNCH_FAILED", "LONGMAMBA_EMULATOR_MUTATION", "rms_norm_4 barrier 0"),
+        ("CUDA_ERROR_LAUNCH_FAILED", "LONGMAMBA_EMULATOR_MUTATION", "rms_norm_4 barrier 1"),
         ("CUDA_ERROR_LAUNCH_TIMEOUT", "LONGMAMBA_EMULATOR_LIMIT", LIMIT),
     ] {
         let test = "after_a_failed_kernel_every_call_is_an_error";
@@ -227,5 +227,6 @@ fn buffers_of_another_device_are_refused() {
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("two devices"), "{text}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("two devices"), "{text}{errors}");
 }

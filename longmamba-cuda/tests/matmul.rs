@@ -1,222 +1,14 @@
 //! Matrix products on a device against sums in f64.
-//!
-//! Two kinds of values. Small integers, for which every product and sum is exact in each type: the result
-//! must be equal to the last bit, so a wrong index shows wherever it is. And values all over: the error of
-//! `n` additions in f32 is at most n · 2⁻²³ of the sum of their magnitudes (2⁻²⁴ each where they are
-//! rounded, twice that on tensor cores, which cut), with `x` rounded first as the kernel rounds it.
 
 mod common;
+#[path = "common/product.rs"]
+mod product;
 
-use half::{bf16, f16};
+use half::f16;
 use longmamba_core::{AnyView, DType, Error as ArgumentError, Tensor, View};
 use longmamba_cuda::{Buffer, Device, Error, Matrix, Precision, Rows, RowsMut};
+use product::{Case, Operands, cases, check_integers, check_reals};
 use proptest::prelude::*;
-
-/// A product: its sizes, how its operands lie in their buffers, and its options.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    dtype: DType,
-    precision: Precision,
-    /// Elements before `x` and between its rows, and the same for `out`.
-    x_gaps: [usize; 2],
-    out_gaps: [usize; 2],
-    bias: bool,
-    accumulate: bool,
-}
-
-impl Case {
-    fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
-        let (x_gaps, out_gaps) = ([0, 0], [0, 0]);
-        let (dtype, precision) = (DType::F32, Precision::Exact);
-        let (bias, accumulate) = (false, false);
-        Case { rows, inputs, outputs, dtype, precision, x_gaps, out_gaps, bias, accumulate }
-    }
-
-    /// Every type of weight with every precision.
-    fn all_kinds(self) -> impl Iterator<Item = Case> {
-        [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(move |dtype| {
-            [Precision::Exact, Precision::Tensor].map(|precision| Case { dtype, precision, ..self })
-        })
-    }
-
-    /// Whether the kernel rounds `x` to the weight's type.
-    fn rounds(&self, device: &Device) -> bool {
-        let cores = match self.dtype {
-            DType::F32 => false,
-            DType::F16 => true,
-            DType::BF16 => device.capability() >= (8, 0),
-        };
-        cores && self.precision == Precision::Tensor && self.rows > 8
-    }
-}
-
-/// The operands of a case, without gaps.
-struct Operands {
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    /// What `out` holds before.
-    old: Vec<f32>,
-}
-
-impl Operands {
-    fn new(case: &Case, mut value: impl FnMut() -> f32) -> Self {
-        let Case { rows, inputs, outputs, dtype, .. } = *case;
-        let mut values = |n: usize| (0..n).map(|_| value()).collect::<Vec<f32>>();
-        Operands {
-            x: values(rows * inputs),
-            weight: values(outputs * inputs).iter().map(|&w| round(w, dtype)).collect(),
-            bias: values(outputs),
-            old: values(rows * outputs),
-        }
-    }
-
-    fn integers(case: &Case, seed: u64) -> Self {
-        let mut random = random(seed);
-        Operands::new(case, || (random() * 9.0).floor() - 4.0)
-    }
-
-    fn reals(case: &Case, seed: u64) -> Self {
-        let mut random = random(seed);
-        Operands::new(case, || (random() * 2.0 - 1.0) * 4.0f32.powi((random() * 4.0) as i32 - 2))
-    }
-
-    /// The result in f64 and the sum of the magnitudes of what it is the sum of.
-    fn reference(&self, case: &Case, device: &Device) -> Vec<(f64, f64)> {
-        let Case { rows, inputs, outputs, dtype, .. } = *case;
-        let rounds = case.rounds(device);
-        let mut out = Vec::with_capacity(rows * outputs);
-        for r in 0..rows {
-            let x = &self.x[r * inputs..][..inputs];
-            let x: Vec<f64> =
-                x.iter().map(|&x| if rounds { round(x, dtype) } else { x }.into()).collect();
-            for o in 0..outputs {
-                let mut sum = 0.0;
-                let mut magnitude = 0.0;
-                for (x, &w) in x.iter().zip(&self.weight[o * inputs..][..inputs]) {
-                    sum += x * f64::from(w);
-                    magnitude += (x * f64::from(w)).abs();
-                }
-                let bias = if case.bias { self.bias[o] } else { 0.0 };
-                let old = if case.accumulate { self.old[r * outputs + o] } else { 0.0 };
-                out.push((
-                    sum + f64::from(bias) + f64::from(old),
-                    magnitude + f64::from(bias.abs() + old.abs()),
-                ));
-            }
-        }
-        out
-    }
-
-    fn matrix(&self, case: &Case, device: &Device) -> Matrix {
-        let shape = [case.outputs, case.inputs];
-        let upload = |view| Matrix::upload(device, view).unwrap();
-        match case.dtype {
-            DType::F32 => upload(AnyView::F32(View::new(&self.weight, shape).unwrap())),
-            DType::F16 => {
-                let weight: Vec<f16> = self.weight.iter().map(|&w| f16::from_f32(w)).collect();
-                upload(AnyView::F16(View::new(&weight, shape).unwrap()))
-            }
-            DType::BF16 => {
-                let weight: Vec<bf16> = self.weight.iter().map(|&w| bf16::from_f32(w)).collect();
-                upload(AnyView::BF16(View::new(&weight, shape).unwrap()))
-            }
-        }
-    }
-
-    /// The product on the device, without gaps. What lies between the rows of `x` is NaN, and what lies
-    /// between those of `out` must stay.
-    fn product(&self, case: &Case, device: &Device) -> Vec<f32> {
-        const UNTOUCHED: f32 = 12345.0;
-        let Case { rows, inputs, outputs, .. } = *case;
-        let [x_stride, out_stride] = [inputs + case.x_gaps[1], outputs + case.out_gaps[1]];
-        let x = spread(&self.x, inputs, case.x_gaps, rows, f32::NAN);
-        let old = spread(&self.old, outputs, case.out_gaps, rows, UNTOUCHED);
-        let x = device.upload(&x).unwrap();
-        let mut out = device.upload(&old).unwrap();
-        let bias = case.bias.then(|| device.upload(&self.bias).unwrap());
-        device
-            .matmul(
-                rows,
-                Rows { buffer: &x, first: case.x_gaps[0], width: inputs, stride: x_stride },
-                &self.matrix(case, device),
-                bias.as_ref(),
-                case.accumulate,
-                case.precision,
-                RowsMut {
-                    buffer: &mut out,
-                    first: case.out_gaps[0],
-                    width: outputs,
-                    stride: out_stride,
-                },
-            )
-            .unwrap();
-        let all = out.to_vec().unwrap();
-        let mut kept = all.clone();
-        let mut product = Vec::with_capacity(rows * outputs);
-        for r in 0..rows {
-            let row = &mut kept[case.out_gaps[0] + r * out_stride..][..outputs];
-            product.extend_from_slice(row);
-            row.fill(UNTOUCHED);
-        }
-        assert!(kept.iter().all(|&v| v == UNTOUCHED), "written outside the rows: {case:?}");
-        product
-    }
-}
-
-/// Rows with gaps before the first and after each, filled with `filler`.
-fn spread(values: &[f32], width: usize, gaps: [usize; 2], rows: usize, filler: f32) -> Vec<f32> {
-    let mut out = vec![filler; gaps[0] + rows * (width + gaps[1])];
-    for r in 0..rows {
-        out[gaps[0] + r * (width + gaps[1])..][..width]
-            .copy_from_slice(&values[r * width..][..width]);
-    }
-    out
-}
-
-/// Numbers from 0 to 1, the same for a seed.
-fn random(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1 << 24) as f32
-    }
-}
-
-fn round(value: f32, dtype: DType) -> f32 {
-    match dtype {
-        DType::F32 => value,
-        DType::F16 => f16::from_f32(value).to_f32(),
-        DType::BF16 => bf16::from_f32(value).to_f32(),
-    }
-}
-
-fn check_integers(case: &Case, device: &Device) {
-    let operands = Operands::integers(case, 1);
-    let product = operands.product(case, device);
-    let reference = operands.reference(case, device);
-    for (i, (&got, &(want, _))) in product.iter().zip(&reference).enumerate() {
-        let [r, o] = [i / case.outputs, i % case.outputs];
-        assert!(f64::from(got) == want, "row {r}, output {o}: {got}, not {want}: {case:?}");
-    }
-}
-
-fn check_reals(case: &Case, device: &Device) {
-    let operands = Operands::reals(case, 2);
-    let product = operands.product(case, device);
-    let reference = operands.reference(case, device);
-    let additions = (case.inputs + 2) as f64;
-    for (i, (&got, &(want, magnitude))) in product.iter().zip(&reference).enumerate() {
-        let [r, o] = [i / case.outputs, i % case.outputs];
-        let most = additions * 2f64.powi(-23) * magnitude;
-        let error = (f64::from(got) - want).abs();
-        // Not "error > most": a NaN is to fail.
-        assert!(error <= most, "row {r}, output {o}: {got}, not {want} ± {most}: {case:?}");
-    }
-}
 
 /// Sizes around those of tiles (64 rows and outputs), steps (16 and 32 inputs) and vectors (4 inputs).
 #[test]
@@ -237,7 +29,7 @@ fn sizes_around_the_tiles() {
     ] {
         Case::new(rows, inputs, outputs)
             .all_kinds()
-            .for_each(|case| check_integers(&case, &device));
+            .for_each(|case| check_integers(&case, &device, None));
     }
 }
 
@@ -248,7 +40,7 @@ fn few_rows() {
     for rows in [1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 32, 33] {
         for (inputs, outputs) in [(1, 1), (3, 9), (128, 33), (516, 8), (1100, 5), (2310, 1)] {
             let case = Case::new(rows, inputs, outputs);
-            case.all_kinds().for_each(|case| check_integers(&case, &device));
+            case.all_kinds().for_each(|case| check_integers(&case, &device, None));
         }
     }
 }
@@ -260,7 +52,7 @@ fn few_rows_with_many_outputs() {
     let outputs = 32 * device.multiprocessors() as usize + 3;
     for rows in [1, 3] {
         let case = Case { dtype: DType::BF16, ..Case::new(rows, 260, outputs) };
-        check_integers(&case, &device);
+        check_integers(&case, &device, None);
     }
 }
 
@@ -270,11 +62,11 @@ fn large_tiles() {
     let device = common::device();
     let side = (device.multiprocessors() as usize).isqrt() + 1;
     let case = Case::new(128 * side - 1, 36, 128 * side - 3);
-    case.all_kinds().for_each(|case| check_integers(&case, &device));
+    case.all_kinds().for_each(|case| check_integers(&case, &device, None));
     let case = Case { accumulate: true, bias: true, x_gaps: [4, 8], out_gaps: [4, 8], ..case };
     let case = Case { dtype: DType::F16, precision: Precision::Exact, ..case };
-    check_reals(&case, &device);
-    check_reals(&Case { precision: Precision::Tensor, inputs: 132, ..case }, &device);
+    check_reals(&case, &device, None);
+    check_reals(&Case { precision: Precision::Tensor, inputs: 132, ..case }, &device, None);
 }
 
 /// Tiles of 256 outputs: their sums are those of the small ones, to the last bit.
@@ -285,10 +77,10 @@ fn wide_tiles() {
     for dtype in [DType::F16, DType::BF16] {
         let case = Case::new(128 * side - 1, 68, 256 * side - 3);
         let case = Case { dtype, precision: Precision::Tensor, bias: true, ..case };
-        check_integers(&case, &device);
+        check_integers(&case, &device, None);
         let operands = Operands::reals(&case, 5);
-        let wide = operands.product(&case, &device);
-        let small = operands.product(&Case { rows: 70, ..case }, &device);
+        let wide = operands.product(&case, &device, None);
+        let small = operands.product(&Case { rows: 70, ..case }, &device, None);
         assert!(small.iter().zip(&wide).all(|(a, b)| a.to_bits() == b.to_bits()), "{case:?}");
     }
 }
@@ -303,7 +95,7 @@ fn gaps_and_options() {
         {
             for (bias, accumulate) in [(true, false), (false, true), (true, true)] {
                 let case = Case { x_gaps, out_gaps, bias, accumulate, ..Case::new(rows, 44, 68) };
-                case.all_kinds().for_each(|case| check_integers(&case, &device));
+                case.all_kinds().for_each(|case| check_integers(&case, &device, None));
             }
         }
     }
@@ -316,7 +108,7 @@ fn values_all_over() {
         [(1, 768, 40), (8, 1536, 24), (3, 77, 50), (48, 300, 70), (80, 129, 9)]
     {
         let case = Case { bias: true, accumulate: rows == 48, ..Case::new(rows, inputs, outputs) };
-        case.all_kinds().for_each(|case| check_reals(&case, &device));
+        case.all_kinds().for_each(|case| check_reals(&case, &device, None));
     }
 }
 
@@ -328,7 +120,7 @@ fn nothing_to_do_and_the_empty_sum() {
     {
         for (bias, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
             let case = Case { bias, accumulate, ..Case::new(rows, inputs, outputs) };
-            case.all_kinds().for_each(|case| check_integers(&case, &device));
+            case.all_kinds().for_each(|case| check_integers(&case, &device, None));
         }
     }
 }
@@ -345,12 +137,12 @@ fn a_row_depends_on_no_other() {
         let most = *counts.last().unwrap();
         for case in Case::new(most, inputs, outputs).all_kinds() {
             let operands = Operands::reals(&case, 3);
-            let all = operands.product(&case, &device);
+            let all = operands.product(&case, &device, None);
             for &rows in counts {
                 let mut operands = Operands { x: operands.x.clone(), ..Operands::reals(&case, 3) };
                 // A NaN in a row is seen in that row and nowhere else.
                 operands.x[(rows - 1) * case.inputs] = f32::NAN;
-                let part = operands.product(&Case { rows, ..case }, &device);
+                let part = operands.product(&Case { rows, ..case }, &device, None);
                 let (clean, spoilt) = part.split_at((rows - 1) * outputs);
                 assert!(
                     clean.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()),
@@ -369,8 +161,8 @@ fn alignment_does_not_change_the_bits() {
     for rows in [3, 50] {
         for case in Case::new(rows, 260, 30).all_kinds() {
             let operands = Operands::reals(&case, 4);
-            let aligned = operands.product(&case, &device);
-            let shifted = operands.product(&Case { x_gaps: [3, 2], ..case }, &device);
+            let aligned = operands.product(&case, &device, None);
+            let shifted = operands.product(&Case { x_gaps: [3, 2], ..case }, &device, None);
             assert_eq!(aligned, shifted, "{case:?}");
         }
     }
@@ -451,31 +243,13 @@ fn multiply(
     device.matmul(rows, x, weight, bias, false, Precision::Exact, out)
 }
 
-fn cases() -> impl Strategy<Value = Case> {
-    let dtype = prop::sample::select(vec![DType::F32, DType::F16, DType::BF16]);
-    let precision = prop::sample::select(vec![Precision::Exact, Precision::Tensor]);
-    let gaps = || prop::array::uniform2(0usize..9);
-    let options = (any::<bool>(), any::<bool>());
-    (0usize..100, 0usize..100, 0usize..100, dtype, precision, gaps(), gaps(), options).prop_map(
-        |(rows, inputs, outputs, dtype, precision, x_gaps, out_gaps, (bias, accumulate))| Case {
-            dtype,
-            precision,
-            x_gaps,
-            out_gaps,
-            bias,
-            accumulate,
-            ..Case::new(rows, inputs, outputs)
-        },
-    )
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn any_product(case in cases()) {
         let device = common::device();
-        check_integers(&case, &device);
-        check_reals(&case, &device);
+        check_integers(&case, &device, None);
+        check_reals(&case, &device, None);
     }
 }

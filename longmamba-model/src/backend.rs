@@ -288,6 +288,8 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix>;
     /// Takes over a small weight.
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector>;
+    /// A model has been loaded: what only that needed can go.
+    fn loaded(&self) {}
     /// Copies a small weight to the host.
     fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>>;
     /// A buffer of zeros.

@@ -102,7 +102,8 @@
 //! With the feature `cuda` there is `CudaBackend`, for NVIDIA's GPUs of compute capability 7.5 and later; it
 //! needs their driver and nothing else. Everything here works on it as on the processor, and snapshots and
 //! plans move freely between the two. Where weights have 16 bits, prompts go through the tensor cores, which
-//! round activations to that type; `CudaBackend::with_precision` computes in `f32` throughout. Without a
+//! round activations to that type; `CudaBackend::with_precision` computes in `f32` throughout, and
+//! `CudaBackend::with_cublas_lt` gives products to NVIDIA's library where it is installed. Without a
 //! driver or a device, `CudaBackend::new` returns an error.
 //!
 //! # Errors

@@ -130,9 +130,10 @@ impl<B: Backend> Model<B> {
             *count.by_dtype.entry(tensor.dtype).or_default() += elements;
             count.bytes += tensor.bytes;
         }
-        let parts = Parts::load(&config, &mut weights, &backend)?;
+        let parts = Parts::load(&config, &mut weights, &backend);
+        backend.loaded();
+        let Parts { embedding, head, layers, final_norm } = parts?;
         weights.finish()?;
-        let Parts { embedding, head, layers, final_norm } = parts;
         Ok(Arc::new(Model {
             path: path.to_owned(),
             embedding,

@@ -16,12 +16,15 @@ pub struct Options {
     pub tensor_peak: Option<f64>,
     /// The same in f32.
     pub single_peak: Option<f64>,
+    /// Also times products by NVIDIA's cuBLASLt, which must be installed.
+    pub cublas_lt: bool,
     /// Only kernels whose names contain one of these; all where there are none.
     pub words: Vec<String>,
 }
 
 impl Options {
-    /// Reads `[--device N] [--quick] [--json FILE] [--tensor-tflops N] [--f32-tflops N] [WORD…]`.
+    /// Reads `[--device N] [--quick] [--json FILE] [--tensor-tflops N] [--f32-tflops N] [--cublaslt]
+    /// [WORD…]`.
     ///
     /// # Errors
     /// A flag that is not known, or one without its value.
@@ -34,6 +37,7 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--device" => options.device = value()?.parse()?,
                 "--json" => options.json = Some(value()?.into()),
+                "--cublaslt" => options.cublas_lt = true,
                 "--tensor-tflops" => options.tensor_peak = Some(1e12 * value()?.parse::<f64>()?),
                 "--f32-tflops" => options.single_peak = Some(1e12 * value()?.parse::<f64>()?),
                 flag if flag.starts_with('-') => return Err(format!("no option {flag}").into()),
@@ -63,6 +67,7 @@ mod tests {
         assert!(options.quick && options.wants("rms_norm") && !options.wants("matmul"));
         assert_eq!(options.json, Some("rows.jsonl".into()));
         assert_eq!(options.tensor_peak, Some(989e12));
+        assert!(!options.cublas_lt && parse("--cublaslt").unwrap().cublas_lt);
     }
 
     #[test]

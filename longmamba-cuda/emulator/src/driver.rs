@@ -1,9 +1,10 @@
 //! The interface of the CUDA driver, as far as the crate `cudarc` and programs like it call it.
 //!
-//! Everything happens at once: a launch or a copy has ended when its call returns, so streams and
-//! events have nothing to wait for. Handles are numbers that are looked up, never pointers that are
+//! Nearly everything happens at once: a launch or a copy has ended when its call returns. Only copies
+//! from and to page-locked memory are put off until the program waits for them. Handles are numbers that are looked up, never pointers that are
 //! followed. What the caller's pointers point at is touched only in `ffi`.
 
+mod blas;
 mod code;
 mod context;
 mod device;
@@ -13,6 +14,7 @@ mod launch;
 mod memory;
 mod module;
 mod operation;
+mod pending;
 mod state;
 mod stream;
 mod stubs;

@@ -12,6 +12,9 @@
 //! // From here on cudarc's CudaContext::new(0) is the emulated device.
 //! ```
 //!
+//! The same shared library has a stand-in for cuBLASLt's products, for programs that load it by the path that
+//! [`preload`] returns or through a link named `libcublasLt.so.12`.
+//!
 //! For a program that is not changed at all, put a link named `libcuda.so.1` to
 //! `liblongmamba_cuda_emulator.so` into a folder and name that folder in `LD_LIBRARY_PATH`.
 //!
@@ -23,6 +26,8 @@
 //! - Global memory: two accesses to a byte by different blocks of a launch, one of them a write, unless
 //!   the blocks meet in between: at an address that both access atomically or as volatile, in a kernel
 //!   with a fence of the device or with acquire and release. Such accesses themselves are exempt.
+//! - Page-locked memory of the host: a copy from or to it is put off until the program waits for it; memory
+//!   that is written or freed before that is an error.
 //! - Barriers and operations of warps must be reached by all the threads they are for. Whole warps may
 //!   end before a barrier of the block, single lanes of a warp may not.
 //! - An instruction or a modifier that is not known is an error when the module is loaded.
@@ -43,6 +48,7 @@
 //! | `LONGMAMBA_EMULATOR_DRIVER` | the CUDA that the driver supports, 12000 for 12.0 | 12000 |
 //! | `LONGMAMBA_EMULATOR_DEVICES` | devices, 0 for none | 1 |
 //! | `LONGMAMBA_EMULATOR_MEMORY` | bytes of memory of a device | 8 GiB |
+//! | `LONGMAMBA_EMULATOR_PINNED` | bytes of the host's memory that can be page-locked | 8 GiB |
 //! | `LONGMAMBA_EMULATOR_THREADS` | threads of the host that run blocks | processors |
 //! | `LONGMAMBA_EMULATOR_RACES` | `0`: no checks for races; `shared`: none among blocks | all |
 //! | `LONGMAMBA_EMULATOR_LIMIT` | thread instructions of one block | 2^40 |

@@ -50,6 +50,8 @@ pub(super) enum Tile {
 }
 
 const FEW_WARPS: usize = 8;
+/// Up to here the product is one of dot products, on whatever device.
+pub(super) const FEW_ROWS: usize = 8;
 /// Inputs that a warp of few_rows takes at a time.
 const CHUNK: usize = 512;
 /// Dynamic shared memory of the kernels for `Tile::Wide`: three stages of 32 values of 16 bits for every
@@ -62,7 +64,7 @@ impl Problem {
     pub(super) fn kernel(&self) -> Kernel {
         // Up to here reading the weight again for every 8 rows, from L2, takes less than the single row of
         // tiles, most of it empty, that most multiprocessors would not even have one of.
-        let few = if self.cores == Cores::None { 32 } else { 8 };
+        let few = if self.cores == Cores::None { 32 } else { FEW_ROWS };
         if self.rows <= few {
             let rows = self.rows.next_power_of_two().min(8);
             return Kernel::Few { rows, halvings: self.halvings() };
@@ -125,15 +127,19 @@ impl Problem {
 
     /// Sizes that the kernels can count.
     pub(super) fn check(&self) -> Result<()> {
-        check("rows", self.rows)?;
-        check("inputs", self.inputs)?;
-        check("outputs", self.outputs)
+        check_sizes(self.rows, self.inputs, self.outputs)
     }
 }
 
 /// As in kernels/matmul.cu.
 fn outputs_at_once(rows: usize) -> usize {
     rows.div_ceil(2)
+}
+
+pub(super) fn check_sizes(rows: usize, inputs: usize, outputs: usize) -> Result<()> {
+    check("rows", rows)?;
+    check("inputs", inputs)?;
+    check("outputs", outputs)
 }
 
 fn check(what: &'static str, actual: usize) -> Result<()> {

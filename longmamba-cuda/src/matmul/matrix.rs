@@ -1,6 +1,7 @@
 //! A weight on a device.
 
 use crate::buffer::DeviceElement;
+use crate::launch::upload_pieces;
 use crate::{Buffer, Device, Result, Rows, RowsMut, TableElement};
 use half::{bf16, f16};
 use longmamba_core::{AnyView, DType, Element, Error as ArgumentError, View};
@@ -24,7 +25,8 @@ pub(crate) enum Values {
 }
 
 impl Matrix {
-    /// A copy of `weight`, `[outputs, inputs]`, its rows without gaps.
+    /// A copy of `weight`, `[outputs, inputs]`, its rows without gaps. As with [`Device::upload`] large ones
+    /// take page-locked memory until [`Device::free_staging`].
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for rows with gaps;
@@ -118,12 +120,45 @@ fn upload<T: DeviceElement + Element>(
     let buffer = match view.data().get(..len) {
         Some(values) if whole && stride == inputs => device.upload(values)?,
         _ => {
-            let mut values = vec![T::zeroed(); len];
-            for (output, row) in values.chunks_exact_mut(stride.max(1)).enumerate() {
-                row[..inputs].copy_from_slice(view.row([output, 0]));
-            }
-            device.upload(&values)?
+            let mut buffer = device.zeros(len)?;
+            upload_pieces(&mut buffer, |first, out| pad_rows(view, stride, first, out))?;
+            buffer
         }
     };
     Ok(Arc::new(buffer))
+}
+
+/// Elements of the rows of `view`, each with zeros up to `stride`, from element `first` on.
+fn pad_rows<T: Element>(view: View<'_, T, 2>, stride: usize, first: usize, out: &mut [T]) {
+    let inputs = view.shape()[1];
+    let mut done = 0;
+    while done < out.len() {
+        let (output, column) = ((first + done) / stride, (first + done) % stride);
+        let count = (stride - column).min(out.len() - done);
+        let (row, rest) = (view.row([output, 0]), &mut out[done..done + count]);
+        let values = &row[column.min(inputs)..(column + count).min(inputs)];
+        rest[..values.len()].copy_from_slice(values);
+        rest[values.len()..].fill(T::zeroed());
+        done += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However the rows are cut into pieces.
+    #[test]
+    fn rows_end_in_zeros() {
+        let values: Vec<f32> = (1..=15).map(|n| n as f32).collect();
+        let view = View::new(&values, [3, 5]).unwrap();
+        let padded: Vec<f32> = values.chunks(5).flat_map(|row| [row, &[0.0; 3]].concat()).collect();
+        for first in 0..24 {
+            for end in first..=24 {
+                let mut out = vec![f32::NAN; end - first];
+                pad_rows(view, 8, first, &mut out);
+                assert_eq!(out, padded[first..end], "{first}..{end}");
+            }
+        }
+    }
 }

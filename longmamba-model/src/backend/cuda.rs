@@ -10,8 +10,9 @@ use crate::sample::SampleOptions;
 use draw::DrawScratch;
 use longmamba_core::{AlignedVec, DType, Tensor};
 use longmamba_cuda::{
-    AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, Device, Graph,
-    KvPage, Matrix, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs, SsdInputs, SsdScratch,
+    AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, CublasLt, Device,
+    Graph, KvPage, Matrix, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs, SsdInputs,
+    SsdScratch,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct CudaBackend {
     device: Device,
     precision: Precision,
+    /// What takes products of many rows, in place of our own kernels.
+    cublas_lt: Option<CublasLt>,
     /// Held while a chunk is given to the device.
     turn: Arc<Mutex<()>>,
 }
@@ -42,7 +45,17 @@ impl CudaBackend {
     /// # Errors
     /// As [`CudaBackend::new`].
     pub fn with_precision(number: usize, precision: Precision) -> Result<Self> {
-        Ok(CudaBackend { device: Device::new(number)?, precision, turn: Arc::default() })
+        let (device, turn) = (Device::new(number)?, Arc::default());
+        Ok(CudaBackend { device, precision, cublas_lt: None, turn })
+    }
+
+    /// The same, but long prompts go through NVIDIA's cuBLASLt where it can take their products; see
+    /// [`CublasLt::matmul`]. It must be installed, version 12 or 13.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`](crate::Error::Cuda) where it cannot be loaded.
+    pub fn with_cublas_lt(self) -> Result<Self> {
+        Ok(CudaBackend { cublas_lt: Some(CublasLt::load(&self.device)?), ..self })
     }
 
     /// The device.
@@ -134,6 +147,10 @@ impl Backend for CudaBackend {
 
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector> {
         Ok(Arc::new(self.device.upload(&weight)?))
+    }
+
+    fn loaded(&self) {
+        self.device.free_staging();
     }
 
     fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>> {
@@ -254,7 +271,11 @@ impl Backend for CudaBackend {
     ) -> Result<()> {
         let precision = self.precision(linear.dtype);
         let (weight, bias) = (&linear.weight, linear.bias.as_deref());
-        Ok(self.device.matmul(rows, x.rows(), weight, bias, accumulate, precision, out.rows())?)
+        let (x, out) = (x.rows(), out.rows());
+        Ok(match &self.cublas_lt {
+            None => self.device.matmul(rows, x, weight, bias, accumulate, precision, out),
+            Some(library) => library.matmul(rows, x, weight, bias, accumulate, precision, out),
+        }?)
     }
 
     fn conv1d(

@@ -70,6 +70,9 @@ fn wrong_usage() {
         &["--plot", "where.svg", "no folder"],
     );
     folder.refuses(&["demo", "--plot", &folder.path("")], &["--plot", "is a folder"]);
+    folder.refuses(&["demo", "--lengths", "2,1"], &["--lengths", "strictly ascending"]);
+    folder.refuses(&["demo", "--lengths", "0"], &["--lengths", "is no length"]);
+    folder.refuses(&["demo", "--lengths", "1,100k"], &["--lengths", "100000 is too long", "65536"]);
 }
 
 #[test]

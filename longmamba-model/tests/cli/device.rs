@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 
 /// What a driver is called.
 const DRIVER: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
+/// What versions 12 and 13 of the library of products are called.
+const CUBLAS_LT: [&str; 2] = ["libcublasLt.so.12", "libcublasLt.so.13"];
 
 /// A folder where the emulated driver is found.
 fn emulator() -> Folder {
@@ -62,6 +64,69 @@ fn a_model_runs_on_the_device() {
     let drawn = generate("cpu", &sampling);
     assert_eq!(generate("cuda", &sampling), drawn);
     assert_ne!(drawn, greedy);
+}
+
+/// One of each family, as any user would run it.
+#[test]
+fn every_family_is_verified_on_the_device() {
+    for model in ["mamba-hf-options", "original-mamba2-norm-first", "zamba2-hf-options"] {
+        let verify = ["verify", &fixture(model), "--chunks", "64", "--json", "--device", "cuda"];
+        let output = emulated(&[], &verify);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{model}: {errors}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["passed"], &report["report"]["greedy"]["passed"]),
+            (&true.into(), &true.into())
+        );
+    }
+}
+
+/// A small one. The models' weights have 16 bits: on tensor cores activations are rounded to that, so bits
+/// per byte may differ in the third decimal; what is recalled is the same.
+#[test]
+fn the_demo_runs_on_the_device() {
+    let demo = |device: &str| {
+        let args = ["demo", "--lengths", "1", "--samples", "1", "--json", "--device", device];
+        // The checks for races are those of other tests, and take longest.
+        let output = emulated(&[("LONGMAMBA_EMULATOR_RACES", "0")], &args);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let models = json["models"].as_array().unwrap().iter();
+        let rows = models.flat_map(|model| model["rows"].as_array().unwrap());
+        rows.map(|row| (row["bits_per_byte"].as_f64().unwrap(), row["passkey"].clone())).collect()
+    };
+    let (cuda, cpu): (Vec<_>, Vec<_>) = (demo("cuda"), demo("cpu"));
+    assert_eq!(cuda.len(), 4);
+    for (cuda, cpu) in cuda.iter().zip(&cpu) {
+        assert!((cuda.0 - cpu.0).abs() < 5e-3 && cuda.1 == cpu.1, "{cuda:?}, {cpu:?}");
+    }
+}
+
+/// The stand-in for the library is in the emulated driver's own file.
+#[test]
+fn products_by_cublas_lt() {
+    let library = longmamba_cuda_emulator::preload().unwrap();
+    let folder = emulator();
+    for name in CUBLAS_LT {
+        symlink(&library, folder.path(name)).unwrap();
+    }
+    let model = fixture("mamba2-hf-sharded");
+    let trace = [("LONGMAMBA_EMULATOR_TRACE", "1")];
+    let verify = ["verify", &model, "--chunks", "7", "--matmul", "cublaslt", "--device", "cuda"];
+    let output = with_drivers(&[&folder], &trace, &verify);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("emulator: cuBLASLt"), "it was not asked");
+
+    // No library, as for the driver below.
+    let none = Folder::new();
+    for name in CUBLAS_LT {
+        none.write(name, "");
+    }
+    let missing = with_drivers(&[&none, &emulator()], &[], &verify);
+    refused(&missing, "cuBLASLt cannot be loaded from libcublasLt.so.12 or libcublasLt.so.13");
+    refused(&longmamba(&verify[..6]), "--matmul cublaslt is for --device cuda");
 }
 
 #[test]

@@ -342,6 +342,23 @@ fn pictures_of_the_other_commands() {
 }
 
 #[test]
+fn demo_takes_other_lengths() {
+    let folder = Folder::new();
+    let plot = folder.path("demo.svg");
+    let demo = json_of(&["demo", "--json", "--samples", "1", "--lengths", "1,2", "--plot", &plot]);
+    for model in demo["models"].as_array().unwrap() {
+        let rows = model["rows"].as_array().unwrap().iter();
+        let lengths: Vec<u64> = rows.map(|row| row["length"].as_u64().unwrap()).collect();
+        assert_eq!(lengths, [256, 256, 512, 512]);
+    }
+    assert!(fs::read_to_string(&plot).unwrap().contains("512"));
+    let output = longmamba(&["demo", "--samples", "1", "--lengths", "1", "--plot", &plot]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("At 1 × the training length, mamba2-tiny"), "{text}");
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let spawn = |args: &[&str]| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_longmamba"))

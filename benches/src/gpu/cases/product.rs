@@ -8,7 +8,7 @@ use crate::gpu::{Arithmetic, Case, Entry, Options, Result};
 use half::{bf16, f16};
 use longmamba_core::{AlignedVec, AnyView, DType, View, ViewMut};
 use longmamba_cpu::{Accumulate, Cpu};
-use longmamba_cuda::{Buffer, Device, Matrix, Precision, Rows, RowsMut};
+use longmamba_cuda::{Buffer, CublasLt, Device, Matrix, Precision, Rows, RowsMut};
 
 /// A layer's name, and its `[inputs, outputs]`.
 type Layer = (&'static str, [usize; 2]);
@@ -85,7 +85,16 @@ fn entry(model: &str, layer: &str, dtype: DType, precision: Precision, shape: [u
         dtype: dtype.to_string(),
         shape: format!("{model} {layer}: {rows} × {inputs} → {outputs}"),
         make: Box::new(move |device, options| {
-            Ok(vec![Box::new(Product::new(device, options, dtype, precision, shape)?)])
+            let own = Product::new(device, options, dtype, precision, shape)?;
+            let mut cases: Vec<Box<dyn Case>> = vec![Box::new(own)];
+            // It takes no others.
+            let takes = rows > FEW && (dtype == DType::F32 || precision == Precision::Tensor);
+            if options.cublas_lt && takes {
+                let library = Some(CublasLt::load(device)?);
+                let same = Product::new(device, options, dtype, precision, shape)?;
+                cases.push(Box::new(Product { library, ..same }));
+            }
+            Ok(cases)
         }),
     }
 }
@@ -130,6 +139,8 @@ pub(in crate::gpu) struct Product {
     shape: [usize; 3],
     dtype: DType,
     precision: Precision,
+    /// Takes the product in place of our own kernel.
+    library: Option<CublasLt>,
     host: Weight,
     sets: Sets<Set>,
 }
@@ -151,7 +162,7 @@ impl Product {
                 out: device.zeros(rows * outputs)?,
             })
         })?;
-        Ok(Product { shape, dtype, precision, host, sets })
+        Ok(Product { shape, dtype, precision, library: None, host, sets })
     }
 
     /// Whether tensor cores take it.
@@ -169,6 +180,14 @@ fn work(dtype: DType, shape: [usize; 3]) -> Work {
 }
 
 impl Case for Product {
+    fn variant(&self) -> &'static str {
+        if self.library.is_some() { ", cuBLASLt" } else { "" }
+    }
+
+    fn recordable(&self) -> bool {
+        self.library.is_none()
+    }
+
     fn work(&self) -> Work {
         work(self.dtype, self.shape)
     }
@@ -209,6 +228,9 @@ impl Case for Product {
         let Set { x, weight, out } = self.sets.turn();
         let (device, precision) = (x.device().clone(), self.precision);
         let (x, out) = (Rows::all(x, inputs), RowsMut::all(out, outputs));
-        Ok(device.matmul(rows, x, weight, None, false, precision, out)?)
+        Ok(match &self.library {
+            None => device.matmul(rows, x, weight, None, false, precision, out),
+            Some(library) => library.matmul(rows, x, weight, None, false, precision, out),
+        }?)
     }
 }

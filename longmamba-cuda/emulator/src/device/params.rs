@@ -11,6 +11,8 @@ pub struct Config {
     pub devices: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of the host's memory that can be page-locked.
+    pub pinned: u64,
     /// Threads of the host that run blocks.
     pub threads: usize,
     /// Whether races in shared memory are errors.
@@ -30,6 +32,7 @@ impl Default for Config {
             driver: 12000,
             devices: 1,
             memory: 8 << 30,
+            pinned: 8 << 30,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             check_shared: true,
             check_blocks: true,
@@ -54,6 +57,7 @@ impl Config {
             driver: number("DRIVER", default.driver),
             devices: number("DEVICES", default.devices),
             memory: number("MEMORY", default.memory),
+            pinned: number("PINNED", default.pinned),
             threads: number("THREADS", default.threads).max(1),
             check_shared: races != "0",
             check_blocks: races != "0" && races != "shared",

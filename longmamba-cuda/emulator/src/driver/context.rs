@@ -131,7 +131,8 @@ entries! {
     fn cuCtxSynchronize() {
         let mut state = state()?;
         state.here()?;
-        state.outside_capture()
+        state.outside_capture()?;
+        state.finish_all(true)
     }
 
     fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {

@@ -87,7 +87,7 @@ impl Host {
             return Err(INVALID_VALUE);
         }
         // SAFETY: by the contract of the entry point the caller's buffer has `len` bytes, and nobody
-        // writes it during the call.
+        // writes it during the call, or, of a copy that was put off, before the copy is waited for.
         Ok(f(unsafe { std::slice::from_raw_parts(self.0, len) }))
     }
 
@@ -97,7 +97,7 @@ impl Host {
             return Err(INVALID_VALUE);
         }
         // SAFETY: by the contract of the entry point the caller's buffer has `len` bytes, and nobody
-        // else touches it during the call. Any bytes are valid bytes.
+        // else touches it during the call, or before a copy that was put off is waited for. Any bytes are valid bytes.
         Ok(f(unsafe { std::slice::from_raw_parts_mut(self.0, len) }))
     }
 }

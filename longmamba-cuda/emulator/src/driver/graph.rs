@@ -127,6 +127,7 @@ entries! {
         if record(&mut state, stream, &operations)? {
             return Ok(());
         }
+        state.finish(stream, u64::MAX)?;
         drop(state);
         run(device, &operations)
     }

@@ -33,13 +33,17 @@ fn not_capturing(stream: Handle) -> Status {
 
 fn host_alloc(pointer: &Out<Host>, size: usize) -> Status {
     let mut state = state()?;
-    state.here()?;
+    let emulator = state.emulator()?;
     state.outside_capture()?;
     if size == 0 {
         pointer.set(Host::null())?;
         return Err(INVALID_VALUE);
     }
     let numbers = size.div_ceil(8);
+    let locked = state.host.values().sum::<usize>().saturating_add(numbers).saturating_mul(8);
+    if locked as u64 > emulator.config().pinned {
+        return Err(OUT_OF_MEMORY);
+    }
     // As fresh device memory: full of ones.
     let memory = Host::from_box(vec![u64::MAX; numbers].into_boxed_slice());
     state.host.insert(memory.address(), numbers);
@@ -64,18 +68,20 @@ entries! {
         let mut state = state()?;
         let emulator = state.emulator()?;
         state.outside_capture()?;
+        state.finish_all(true)?;
         if pointer == 0 { Ok(()) } else { emulator.free(pointer).map_err(code::memory) }
     }
 
     fn cuMemAllocAsync(pointer: Out<u64>, size: usize, stream: Handle) {
-        let emulator = state()?.emulator()?;
+        let emulator = state()?.emulator_of(stream)?;
         not_capturing(stream)?;
         pointer.set(emulator.alloc(size as u64).map_err(code::memory)?)
     }
 
     fn cuMemFreeAsync(pointer: u64, stream: Handle) {
-        let emulator = state()?.emulator()?;
+        let emulator = state()?.emulator_of(stream)?;
         not_capturing(stream)?;
+        state()?.finish(stream, u64::MAX)?;
         if pointer == 0 { Ok(()) } else { emulator.free(pointer).map_err(code::memory) }
     }
 
@@ -99,6 +105,7 @@ entries! {
         let mut state = state()?;
         state.here()?;
         state.outside_capture()?;
+        state.unused(pointer)?;
         let numbers = state.host.remove(&pointer.address()).ok_or(INVALID_VALUE)?;
         pointer.free(numbers);
         Ok(())
@@ -147,6 +154,7 @@ entries! {
             [target, source].map(|device| std::sync::Arc::clone(&state.devices[device].emulator));
         drop(state);
         not_capturing(stream)?;
+        self::state()?.finish(stream, u64::MAX)?;
         let mut bytes = vec![0; size];
         from_emulator.read(from, &mut bytes).map_err(code::memory)?;
         to_emulator.write(to, &bytes).map_err(code::memory)

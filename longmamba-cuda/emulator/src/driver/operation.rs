@@ -1,5 +1,6 @@
 //! Work for a stream: done at once, or kept in a graph and done at each launch of that.
 
+use super::blas::Product;
 use super::code::{self, *};
 use super::ffi::{Callback, Host};
 use super::state::{Handle, State, state};
@@ -15,11 +16,12 @@ pub(super) enum Operation {
     Within { to: u64, from: u64, size: u64 },
     Fill { to: u64, pattern: Vec<u8>, count: u64 },
     Call(Callback),
+    Product(Arc<Product>),
 }
 
 impl Operation {
     /// Does it; the flag says whether the context is lost.
-    fn run(&self, emulator: &Emulator) -> Result<(), (i32, bool)> {
+    pub(super) fn run(&self, emulator: &Emulator) -> Result<(), (i32, bool)> {
         let memory = |error| (code::memory(error), false);
         let host = |code| (code, false);
         match self {
@@ -45,6 +47,7 @@ impl Operation {
                 emulator.fill(*to, pattern, *count).map_err(memory)?;
             }
             Operation::Call(callback) => callback.call(),
+            Operation::Product(product) => product.run(emulator).map_err(memory)?,
         }
         Ok(())
     }
@@ -85,13 +88,18 @@ pub(super) fn record(
     Ok(true)
 }
 
-/// Work for a stream, done or recorded.
+/// Work for a stream, done, put off or recorded.
 pub(super) fn submit(stream: Handle, operation: Operation) -> Status {
     let mut state = state()?;
-    let device = state.here()?;
+    state.here()?;
+    let device = state.device_of(stream)?;
     if record(&mut state, stream, std::slice::from_ref(&operation))? {
         return Ok(());
     }
+    if state.put_off(stream, &operation)? {
+        return Ok(());
+    }
+    state.finish(stream, u64::MAX)?;
     drop(state);
     run(device, &[operation])
 }
@@ -102,6 +110,7 @@ pub(super) fn now(operation: Operation) -> Status {
     let device = state.here()?;
     state.outside_capture()?;
     state.legacy_work()?;
+    state.finish_all(false)?;
     drop(state);
     run(device, &[operation])
 }

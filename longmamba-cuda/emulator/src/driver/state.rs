@@ -2,10 +2,11 @@
 
 use super::code::*;
 use super::operation::Operation;
+use super::pending::Pending;
 use crate::device::{Config, Emulator, Module, lock};
 use crate::exec::code::Kernel;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::ThreadId;
@@ -39,6 +40,7 @@ pub(super) struct Function {
 
 #[derive(Default)]
 pub(super) struct Stream {
+    pub device: usize,
     /// Synchronises with the legacy default stream.
     pub blocking: bool,
     pub capture: Option<Handle>,
@@ -46,11 +48,16 @@ pub(super) struct Stream {
     pub recorded: u64,
     /// Has work that the stream where the capture began does not wait for.
     pub unjoined: bool,
+    /// Copies that were put off, and how many there ever were.
+    pub pending: VecDeque<Pending>,
+    pub copies: u64,
 }
 
 pub(super) struct Event {
     pub timing: bool,
     pub recorded: Option<Instant>,
+    /// Stream, and how many copies it had put off by then.
+    pub after: (Handle, u64),
     /// Capture, stream, and how far the stream was.
     pub captured: Option<(Handle, Handle, u64)>,
 }
@@ -157,11 +164,27 @@ impl State {
 
     /// The device of the current context, if that still works.
     pub(super) fn here(&self) -> Result<usize, i32> {
-        let device = *self.contexts.get(&current()).ok_or(INVALID_CONTEXT)?;
+        self.working(*self.contexts.get(&current()).ok_or(INVALID_CONTEXT)?)
+    }
+
+    fn working(&self, device: usize) -> Result<usize, i32> {
         match self.devices[device].lost {
             Some(code) => Err(code),
             None => Ok(device),
         }
+    }
+
+    /// The device of a stream, whichever context is current, if that still works.
+    pub(super) fn device_of(&mut self, stream: Handle) -> Result<usize, i32> {
+        match self.stream(stream)?.map(|found| found.device) {
+            Some(device) => self.working(device),
+            None => self.here(),
+        }
+    }
+
+    pub(super) fn emulator_of(&mut self, stream: Handle) -> Result<Arc<Emulator>, i32> {
+        let device = self.device_of(stream)?;
+        Ok(Arc::clone(&self.devices[device].emulator))
     }
 
     pub(super) fn emulator(&self) -> Result<Arc<Emulator>, i32> {
@@ -173,7 +196,8 @@ impl State {
         match handle {
             0 | 1 => Ok(None),
             PER_THREAD_STREAM => {
-                let stream = Stream { blocking: true, ..Stream::default() };
+                let device = self.here()?;
+                let stream = Stream { device, blocking: true, ..Stream::default() };
                 Ok(Some(self.streams.entry(handle).or_insert(stream)))
             }
             _ => self.streams.get_mut(&handle).map(Some).ok_or(INVALID_HANDLE),

@@ -1,5 +1,4 @@
-//! Streams and events. All work has ended when its call returns; what is kept of streams is which
-//! are being captured.
+//! Streams and events. What is kept of streams is which are being captured, and the copies that wait.
 
 use super::code::*;
 use super::entries;
@@ -9,12 +8,12 @@ use std::time::Instant;
 
 fn create(stream: &Out<Handle>, flags: u32) -> Status {
     let mut state = state()?;
-    state.here()?;
+    let device = state.here()?;
     if flags > 1 {
         return Err(INVALID_VALUE);
     }
     let handle = state.handle();
-    let made = Stream { blocking: flags == 0, ..Stream::default() };
+    let made = Stream { device, blocking: flags == 0, ..Stream::default() };
     state.streams.insert(handle, made);
     stream.set(handle)
 }
@@ -42,10 +41,17 @@ fn not_captured(state: &mut State, event: Handle) -> Status {
     if captured.is_some() { Err(CAPTURED_EVENT) } else { Ok(()) }
 }
 
+/// What comes before an event is done.
+fn reach(state: &mut State, event: Handle) -> Status {
+    not_captured(state, event)?;
+    let (stream, copies) = state.events.get(&event).ok_or(INVALID_HANDLE)?.after;
+    state.finish(stream, copies)
+}
+
 /// A stream goes on after an event.
 fn wait(state: &mut State, stream: Handle, event: Handle) -> Status {
     let found = state.events.get(&event).ok_or(INVALID_HANDLE)?;
-    let (captured, recorded) = (found.captured, found.recorded.is_some());
+    let (captured, recorded, after) = (found.captured, found.recorded.is_some(), found.after);
     let here = match state.stream(stream)? {
         Some(stream) => stream.capture,
         None => None,
@@ -58,7 +64,8 @@ fn wait(state: &mut State, stream: Handle, event: Handle) -> Status {
             }
             return Err(STREAM_CAPTURE_ISOLATION);
         }
-        return Ok(());
+        let (stream, copies) = after;
+        return state.finish(stream, copies);
     };
     if !state.captures.contains_key(&capture) {
         return Err(CAPTURED_EVENT);
@@ -98,6 +105,8 @@ entries! {
 
     fn cuStreamDestroy_v2(stream: Handle) {
         let mut state = state()?;
+        // After a fault nothing is copied any more.
+        let _ = state.finish(stream, u64::MAX);
         let gone = state.streams.remove(&stream).ok_or(INVALID_HANDLE)?;
         if let Some(capture) = gone.capture {
             state.captures.remove(&capture);
@@ -108,13 +117,15 @@ entries! {
     fn cuStreamSynchronize(stream: Handle) {
         let mut state = state()?;
         state.here()?;
-        not_capturing(&mut state, stream)
+        not_capturing(&mut state, stream)?;
+        state.finish(stream, u64::MAX)
     }
 
     fn cuStreamQuery(stream: Handle) {
         let mut state = state()?;
         state.here()?;
-        not_capturing(&mut state, stream)
+        not_capturing(&mut state, stream)?;
+        state.finish(stream, u64::MAX)
     }
 
     fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) {
@@ -127,7 +138,7 @@ entries! {
         let mut state = state()?;
         state.here()?;
         let handle = state.handle();
-        let made = Event { timing: flags & 2 == 0, recorded: None, captured: None };
+        let made = Event { timing: flags & 2 == 0, recorded: None, after: (0, 0), captured: None };
         state.events.insert(handle, made);
         event.set(handle)
     }
@@ -139,15 +150,18 @@ entries! {
     fn cuEventRecord(event: Handle, stream: Handle) {
         let mut state = state()?;
         state.here()?;
-        let captured = match state.stream(stream)? {
-            Some(found) => found.capture.map(|capture| (capture, stream, found.recorded)),
+        let (captured, copies) = match state.stream(stream)? {
+            Some(found) => {
+                (found.capture.map(|capture| (capture, stream, found.recorded)), found.copies)
+            }
             None => {
                 state.legacy_work()?;
-                None
+                (None, 0)
             }
         };
         let event = state.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
         event.captured = captured;
+        event.after = (stream, copies);
         event.recorded = captured.is_none().then(Instant::now);
         Ok(())
     }
@@ -155,20 +169,20 @@ entries! {
     fn cuEventQuery(event: Handle) {
         let mut state = state()?;
         state.here()?;
-        not_captured(&mut state, event)
+        reach(&mut state, event)
     }
 
     fn cuEventSynchronize(event: Handle) {
         let mut state = state()?;
         state.here()?;
-        not_captured(&mut state, event)
+        reach(&mut state, event)
     }
 
     fn cuEventElapsedTime(milliseconds: Out<f32>, start: Handle, end: Handle) {
         let mut state = state()?;
         state.here()?;
-        not_captured(&mut state, start)?;
-        not_captured(&mut state, end)?;
+        reach(&mut state, start)?;
+        reach(&mut state, end)?;
         let time = |event: Handle| {
             let event = state.events.get(&event).ok_or(INVALID_HANDLE)?;
             event.recorded.filter(|_| event.timing).ok_or(INVALID_HANDLE)

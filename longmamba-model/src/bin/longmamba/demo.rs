@@ -1,6 +1,6 @@
-use crate::args::{Loaded, Method, prose};
+use crate::args::{Lengths, Loaded, Method, prose};
 use crate::device::{DeviceArg, on_device};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::figures::{self, Level, LineChart, Look, Panels, Point, Series};
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
@@ -35,6 +35,9 @@ pub struct Demo {
         default_value = "vanilla,longmamba"
     )]
     method: Vec<Method>,
+    /// Lengths of the prompts, in training lengths
+    #[arg(long, value_name = "N,...", default_value = "1,2,4,8,16,32")]
+    lengths: Lengths,
     /// Prompts for each length, and as many windows, up to 10 or so
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
@@ -43,10 +46,12 @@ pub struct Demo {
     seed: u64,
 }
 
-/// The longest prompt, in training lengths, as a power of two.
-const DOUBLINGS: u32 = 5;
-/// Bytes of prose that each model writes, besides those of the longest prompt.
-const MORE_PROSE: usize = 1 << 14;
+/// How much prose each model writes, in longest prompts.
+const PROSE: usize = 3;
+/// The most training lengths: some 17 million bytes.
+const LONGEST: usize = 1 << 16;
+/// From how many training lengths on a model has forgotten nearly all, as the text below the tables says.
+const FAR: usize = 32;
 
 /// What was measured of one model.
 pub struct Measured {
@@ -71,6 +76,11 @@ impl Demo {
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         if let Some(path) = &self.plot {
             figures::check_target("--plot", path)?;
+        }
+        if let Some(times) = self.lengths.0.iter().find(|&&times| times > LONGEST) {
+            return Err(Failure::input(format!(
+                "--lengths: {times} is too long; the limit is {LONGEST}"
+            )));
         }
         // The one that shows it best comes first.
         let mut models: Vec<_> = builtin::all().iter().collect();
@@ -121,9 +131,9 @@ impl Demo {
         methods: &[(Method, SessionOptions)],
         output: &Output,
     ) -> Outcome<Vec<Row>> {
-        let lengths: Vec<usize> = (0..=DOUBLINGS).map(|doublings| train_len << doublings).collect();
-        let longest = train_len << DOUBLINGS;
-        let prose = prose(loaded, &[], longest + MORE_PROSE, self.seed, output)?;
+        let lengths: Vec<usize> = self.lengths.0.iter().map(|times| times * train_len).collect();
+        let longest = lengths.last().copied().unwrap_or(0);
+        let prose = prose(loaded, &[], PROSE * longest, self.seed, output)?;
         let tokenizer = loaded.tokenizer()?;
         let texts: Vec<Text> =
             prose.iter().map(|p| tokenizer.encode_text(p)).collect::<Result<_, _>>()?;
@@ -264,12 +274,17 @@ fn sentence(all: &[Measured]) -> String {
             percent(longmamba)
         )
     };
-    let models: Vec<String> = all.iter().map(model).collect();
-    format!(
-        "What you see: every token makes a model forget a little, so {} times past the length that it was \
-         trained on little is left of what it was told, unless the tokens that matter least are kept from its \
-         memory: {} (guessing: 6 %).\n",
-        1 << DOUBLINGS,
-        models.join(", ")
-    )
+    let models = all.iter().map(model).collect::<Vec<_>>().join(", ");
+    let times = |m: &Measured| m.rows.last().map_or(0, |row| row.length / m.train_len);
+    match all.iter().map(times).max().unwrap_or(0) {
+        times @ FAR.. => format!(
+            "What you see: every token makes a model forget a little, so {times} times past the length that it \
+             was trained on little is left of what it was told, unless the tokens that matter least are kept \
+             from its memory: {models} (guessing: 6 %).\n"
+        ),
+        times => format!(
+            "At {times} × the training length, {models} (guessing: 6 %). Without --lengths the demo goes to \
+             {FAR} ×.\n"
+        ),
+    }
 }

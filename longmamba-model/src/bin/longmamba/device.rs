@@ -1,6 +1,12 @@
 //! On what device a command works: `--device`.
 
+#[cfg(feature = "cuda")]
+use crate::failure::Failure;
+use crate::failure::Outcome;
 use clap::Args;
+use longmamba_model::CpuBackend;
+#[cfg(feature = "cuda")]
+use longmamba_model::CudaBackend;
 use std::str::FromStr;
 
 #[derive(Debug, Args)]
@@ -8,6 +14,38 @@ pub struct DeviceArg {
     /// cpu, cuda, or cuda:N for the device with number N
     #[arg(long = "device", value_name = "DEVICE", default_value = "cpu")]
     pub kind: Device,
+    /// What takes the matrix products of long prompts on a GPU
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_enum, default_value = "own")]
+    matmul: Matmul,
+}
+
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Matmul {
+    /// The kernels of this program
+    Own,
+    /// NVIDIA's cuBLASLt, which must be installed
+    Cublaslt,
+}
+
+impl DeviceArg {
+    pub fn cpu(&self) -> Outcome<CpuBackend> {
+        #[cfg(feature = "cuda")]
+        if self.matmul == Matmul::Cublaslt {
+            return Err(Failure::input("--matmul cublaslt is for --device cuda"));
+        }
+        Ok(CpuBackend::new(None)?)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub fn cuda(&self, number: usize) -> Outcome<CudaBackend> {
+        let backend = CudaBackend::new(number)?;
+        match self.matmul {
+            Matmul::Own => Ok(backend),
+            Matmul::Cublaslt => Ok(backend.with_cublas_lt()?),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +78,12 @@ macro_rules! on_device {
     ($device:expr, |$backend:ident| $work:expr) => {
         match $device.kind {
             $crate::device::Device::Cpu => {
-                let $backend = longmamba_model::CpuBackend::new(None)?;
+                let $backend = $device.cpu()?;
                 $work
             }
             #[cfg(feature = "cuda")]
             $crate::device::Device::Cuda(number) => {
-                let $backend = longmamba_model::CudaBackend::new(number)?;
+                let $backend = $device.cuda(number)?;
                 $work
             }
         }
