@@ -1,6 +1,7 @@
 //! A device: its context, its stream, and the kernels that have been loaded.
 
 use crate::buffer::{Buffer, DeviceElement};
+use crate::graph::Counters;
 use crate::launch::Kernels;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUresult};
@@ -16,6 +17,7 @@ pub struct Device {
     pub(crate) context: Arc<CudaContext>,
     pub(crate) stream: Arc<CudaStream>,
     pub(crate) kernels: Arc<Kernels>,
+    pub(crate) graphs: Arc<Counters>,
     name: Arc<str>,
     capability: (u32, u32),
     multiprocessors: u32,
@@ -63,8 +65,8 @@ impl Device {
         crate::launch::use_one_stream(&context);
         let stream = context.new_stream().map_err(&open)?;
         let kernels = Arc::new(Kernels::new(context.clone(), capability));
-        let name = name.into();
-        Ok(Device { context, stream, kernels, name, capability, multiprocessors })
+        let (name, graphs) = (name.into(), Arc::default());
+        Ok(Device { context, stream, kernels, graphs, name, capability, multiprocessors })
     }
 
     /// The device's name, as the driver gives it.

@@ -207,11 +207,18 @@ impl<B: Backend> Model<B> {
             let right = ColumnsMut::all(pair, 2 * width).part(width, width);
             backend.copy(rows, Columns::all(hidden, width), false, right)?;
         }
-        // A step of one token each gives the device the same work every time, but where attention
-        // looks at more positions.
+        if self.config.attention.is_some() {
+            // What changes from step to step: the rest can be recorded.
+            for s in &work.segments {
+                sequences[s.sequence].reserve(backend, s.rows)?;
+            }
+            let positions = work.segments.iter().map(|s| sequences[s.sequence].position);
+            backend.positions(&mut work.scratch, positions)?;
+        }
+        // A step of one token each gives the device the same work every time.
         work.key.clear();
         let step_only = work.segments.iter().all(|s| s.rows == 1);
-        if step_only && observer.is_none() && self.config.attention.is_none() {
+        if step_only && observer.is_none() {
             work.key.extend(work.segments.iter().map(|s| sequences[s.sequence].buffers));
         }
         let segments = std::mem::take(&mut work.segments);
