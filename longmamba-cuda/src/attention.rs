@@ -3,15 +3,16 @@
 //! Memory does not grow with the number of positions: the maximum and the sum of each query's softmax are
 //! carried from key to key (arXiv 1805.02867).
 
-mod page;
+mod pages;
 mod scratch;
 
-pub use page::{KV_PAGE, KvPage};
+pub use pages::{KV_PAGE, KvPages};
 pub use scratch::AttentionScratch;
 
 use crate::arguments::{Strided, refuse};
 use crate::launch::{Grid, Pointer};
 use crate::plane::lines;
+use crate::position::{Placed, Position};
 use crate::ptx::Module;
 use crate::{Device, Error, Result, Rows, RowsMut};
 use longmamba_core::Error as ArgumentError;
@@ -35,12 +36,10 @@ pub struct AttentionArgs<'a> {
     pub q: Rows<'a, f32>,
     /// Query heads; a multiple of the pages' heads. Head `h` reads key head `h · kv_heads / heads`.
     pub heads: usize,
-    /// What can be attended to, in order of position.
-    pub pages: &'a [KvPage],
-    /// The position of the first page's first row.
-    pub first: usize,
+    /// What can be attended to.
+    pub pages: &'a KvPages,
     /// The position of the first query. Its own key must be in the pages, and those of all queries.
-    pub position: usize,
+    pub position: Position<'a>,
     /// The number of positions that a query sees, its own included: those before are forgotten.
     /// `usize::MAX`: all.
     pub window: usize,
@@ -53,11 +52,12 @@ pub struct AttentionArgs<'a> {
 struct Attention {
     q: Strided,
     out: Strided,
-    pages: Pointer,
+    table: Pointer,
     sums: Pointer,
     stats: Pointer,
     rows: u64,
-    position: u64,
+    position: Placed,
+    begin: u64,
     window: u64,
     heads: u32,
     kv_heads: u32,
@@ -88,10 +88,14 @@ impl Device {
     /// one in a value reaches those, and others among the neighbouring queries that work together, which
     /// are up to 64 where there are more than 4.
     ///
+    /// How up to 4 queries share the multiprocessors depends on how many positions the pages can hold before
+    /// their table grows, not on how many they see: so a recorded launch does for all of those, bit for bit
+    /// what a new one would.
+    ///
     /// # Errors
     /// [`Error::Argument`] where the heads do not fit each other, or a query's own position is not in the
-    /// pages, or it sees none; [`Error::Unsupported`] for heads wider than 256, or more than 65535 of
-    /// them; [`Error::NotRecordable`] while a graph is recorded; [`Error::Driver`].
+    /// pages (a replay then writes nothing), or it sees none; [`Error::Unsupported`] for heads wider than
+    /// 256, or more than 65535 of them; [`Error::Driver`].
     pub fn attention(
         &self,
         rows: usize,
@@ -99,31 +103,24 @@ impl Device {
         mut out: RowsMut<'_, f32>,
         scratch: &mut AttentionScratch,
     ) -> Result<()> {
-        let AttentionArgs { heads, pages, first, position, window, scale, .. } = args;
+        let AttentionArgs { heads, pages, position, window, scale, .. } = args;
         let width = out.width;
         let q = Strided::new(self, "q", args.q, rows, width)?;
         let out = Strided::new_mut(self, "out", &mut out, rows, width)?;
         if heads == 0 || !width.is_multiple_of(heads) {
             return refuse("heads", heads as f64, "a divisor of q's width");
         }
-        let head_dim = width / heads;
-        let end = first.saturating_add(pages.len() * KV_PAGE);
-        if position < first || position.saturating_add(rows) > end {
-            return refuse("position", position as f64, "a position in the pages");
-        }
+        let (head_dim, kv_heads, now) = (width / heads, pages.kv_heads(), position.now()?);
+        pages.expect(now, rows)?;
         if window == 0 {
             return refuse("window", 0.0, "at least 1");
         }
-        let kv_heads = pages.first().map_or(1, |page| page.kv_heads);
-        for page in pages {
-            if page.kv_heads != kv_heads || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-                let allowed = "a divisor of the number of heads, the same in all pages";
-                return refuse("kv_heads", page.kv_heads as f64, allowed);
-            }
-            if page.head_dim != head_dim {
-                let (expected, actual) = ([head_dim].into(), [page.head_dim].into());
-                return Err(ArgumentError::Shape { tensor: "head_dim", expected, actual }.into());
-            }
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return refuse("kv_heads", kv_heads as f64, "a divisor of the number of heads");
+        }
+        if pages.head_dim() != head_dim {
+            let (expected, actual) = ([head_dim].into(), [pages.head_dim()].into());
+            return Err(ArgumentError::Shape { tensor: "head_dim", expected, actual }.into());
         }
         for (what, limit, actual) in
             [("elements of a head", 256, head_dim), ("heads", 65535, heads)]
@@ -135,11 +132,11 @@ impl Device {
         if rows == 0 || head_dim == 0 {
             return Ok(());
         }
-        if self.is_capturing() {
-            // The graph would go on using the table of pages when that has become another's.
-            return Err(Error::NotRecordable { what: "attention" });
-        }
-        let seen = (position + rows - first).min(window.saturating_add(rows - 1));
+        let held = match rows {
+            0..=FEW => pages.capacity() * KV_PAGE,
+            _ => now + rows - pages.positions().start,
+        };
+        let seen = held.min(window.saturating_add(rows - 1));
         let Choice { kernel, grid, splits, most_splits } =
             self.choose(rows, heads, kv_heads, head_dim, seen);
         let units = rows * heads;
@@ -151,11 +148,12 @@ impl Device {
         let arguments = Attention {
             q,
             out,
-            pages: scratch.table(self, pages)?,
+            table: pages.table(self)?,
             sums,
             stats,
             rows: rows as u64,
-            position: (position - first) as u64,
+            position: position.placed(self)?,
+            begin: 0,
             window: window as u64,
             heads: heads as u32,
             kv_heads: kv_heads as u32,
@@ -173,7 +171,7 @@ impl Device {
         Ok(())
     }
 
-    /// `seen`: the positions that some query sees.
+    /// `seen`: the positions that some query sees, at most.
     fn choose(
         &self,
         rows: usize,

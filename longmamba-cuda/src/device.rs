@@ -1,6 +1,7 @@
 //! A device: its context, its stream, and the kernels that have been loaded.
 
 use crate::buffer::{Buffer, DeviceElement};
+use crate::graph::Counters;
 use crate::launch::{Kernels, Staging};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUresult};
@@ -17,6 +18,7 @@ pub struct Device {
     pub(crate) stream: Arc<CudaStream>,
     pub(crate) kernels: Arc<Kernels>,
     pub(crate) staging: Arc<Staging>,
+    pub(crate) graphs: Arc<Counters>,
     name: Arc<str>,
     capability: (u32, u32),
     multiprocessors: u32,
@@ -65,8 +67,8 @@ impl Device {
         let stream = context.new_stream().map_err(&open)?;
         let kernels = Arc::new(Kernels::new(context.clone(), capability));
         let name = name.into();
-        let staging = Arc::default();
-        Ok(Device { context, stream, kernels, staging, name, capability, multiprocessors })
+        let (staging, graphs) = (Arc::default(), Arc::default());
+        Ok(Device { context, stream, kernels, staging, graphs, name, capability, multiprocessors })
     }
 
     /// The device's name, as the driver gives it.

@@ -3,6 +3,7 @@
 use crate::launch::{Kept, Recorded};
 use crate::{Device, Error, Result};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A sequence of launches and copies, to be done again with the same buffers and sizes. The buffers live
 /// as long as the graph.
@@ -10,6 +11,22 @@ pub struct Graph {
     recorded: Recorded,
     device: Device,
     buffers: Kept,
+}
+
+/// What graphs have done on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraphCounts {
+    /// How many were recorded.
+    pub recorded: u64,
+    /// How often one was launched.
+    pub launched: u64,
+}
+
+/// The same, while it goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    recorded: AtomicU64,
+    launched: AtomicU64,
 }
 
 impl std::fmt::Debug for Graph {
@@ -44,7 +61,18 @@ impl Device {
         let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(&fail);
         done?;
         let device = self.clone();
-        Ok(graph?.map(|graph| Graph { recorded: Recorded::new(graph), device, buffers }))
+        let graph = graph?.map(|graph| Graph { recorded: Recorded::new(graph), device, buffers });
+        if graph.is_some() {
+            self.graphs.recorded.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(graph)
+    }
+
+    /// What graphs of this device and its clones have done so far.
+    pub fn graphs(&self) -> GraphCounts {
+        let Counters { recorded, launched } = &*self.graphs;
+        let [recorded, launched] = [recorded, launched].map(|c| c.load(Ordering::Relaxed));
+        GraphCounts { recorded, launched }
     }
 }
 
@@ -54,6 +82,8 @@ impl Graph {
     /// # Errors
     /// [`Error::Driver`].
     pub fn launch(&mut self) -> Result<()> {
-        self.recorded.replay(&self.device)
+        self.recorded.replay(&self.device)?;
+        self.device.graphs.launched.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -180,7 +180,7 @@ impl Kernels {
     }
 
     /// Where this thread captures a graph: `buffer` lives as long as the graph.
-    fn keep<T: Send + Sync + 'static>(&self, buffer: &Arc<T>) {
+    pub(crate) fn keep<T: Send + Sync + 'static>(&self, buffer: &Arc<T>) {
         if let Some(capture) = lock(&self.capture).as_mut()
             && capture.thread == std::thread::current().id()
         {

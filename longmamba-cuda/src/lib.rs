@@ -37,6 +37,7 @@ mod graph;
 #[allow(unsafe_code, reason = "addresses, copies and launches")]
 mod launch;
 mod plane;
+mod position;
 mod precision;
 mod ptx;
 
@@ -51,14 +52,15 @@ mod scan;
 mod ssd;
 mod sums;
 
-pub use attention::{AttentionArgs, AttentionScratch, KV_PAGE, KvPage};
+pub use attention::{AttentionArgs, AttentionScratch, KV_PAGE, KvPages};
 pub use buffer::{Buffer, DeviceElement, Rows, RowsMut};
 pub use conv1d::CausalConv1dInputs;
 pub use device::Device;
 pub use elementwise::{Activation, TableElement};
 pub use error::Error;
-pub use graph::Graph;
+pub use graph::{Graph, GraphCounts};
 pub use matmul::{CublasLt, Matrix};
+pub use position::{Position, Positions};
 pub use precision::Precision;
 pub use rope::Rotation;
 pub use sample::{NO_TOKEN, NOT_A_NUMBER, Sampling};

@@ -3,6 +3,7 @@
 use crate::arguments::{Strided, refuse};
 use crate::launch::Grid;
 use crate::plane::lines;
+use crate::position::{Placed, Position};
 use crate::ptx::Module;
 use crate::{Device, Error, Result, RowsMut};
 
@@ -26,8 +27,6 @@ pub struct Rotation {
     pub base: f32,
     /// Whether pair `i` is elements `2i` and `2i + 1`; else `i` and `i + width/2`.
     pub interleaved: bool,
-    /// The position of the first row.
-    pub position: usize,
 }
 
 impl Rotation {
@@ -46,7 +45,7 @@ struct Rope {
     rows: u64,
     heads: u64,
     head_dim: u64,
-    position: u64,
+    position: Placed,
     frequency: [f32; PAIRS],
     count: u32,
     first: u32,
@@ -56,16 +55,23 @@ struct Rope {
 
 impl Device {
     /// Rotates every head of every row of `x`, `[rows, heads · head_dim]`, in place: a pair `(u, v)` with
-    /// angle `a` becomes `(u·cos a − v·sin a, v·cos a + u·sin a)`.
+    /// angle `a` becomes `(u·cos a − v·sin a, v·cos a + u·sin a)`. `position` is that of the first row.
     ///
     /// Frequencies and angles are rounded to `f32`, as the models were trained; the sine and cosine of
     /// an angle are within 1 ulp.
     ///
     /// # Errors
     /// [`Error::Argument`], also for a width that is odd or above `head_dim`, or a `head_dim` that does
-    /// not divide the row; [`Error::Unsupported`] for angles from 2⁴⁰ on; [`Error::Driver`].
-    pub fn rope(&self, rows: usize, mut x: RowsMut<'_, f32>, rotation: Rotation) -> Result<()> {
-        let Rotation { head_dim, width, interleaved, position, .. } = rotation;
+    /// not divide the row; [`Error::Unsupported`] for angles from 2⁴⁰ on, which in a replay make NaN;
+    /// [`Error::Driver`].
+    pub fn rope(
+        &self,
+        rows: usize,
+        mut x: RowsMut<'_, f32>,
+        rotation: Rotation,
+        position: Position<'_>,
+    ) -> Result<()> {
+        let Rotation { head_dim, width, interleaved, .. } = rotation;
         let row = x.width;
         if head_dim == 0 || !row.is_multiple_of(head_dim) {
             return refuse("head_dim", head_dim as f64, "a divisor of the row");
@@ -78,9 +84,10 @@ impl Device {
         if rows == 0 || heads == 0 {
             return Ok(());
         }
+        let (now, position) = (position.now()?, position.placed(self)?);
         // Frequencies rise or fall: one of these is the highest.
         for pair in [0, half.saturating_sub(1)] {
-            let farthest = position.saturating_add(rows) as f32 * rotation.frequency(pair);
+            let farthest = now.saturating_add(rows) as f32 * rotation.frequency(pair);
             if half > 0 && (farthest.is_nan() || farthest >= ANGLES) {
                 let (kernel, what, actual) = ("rope", "angles", farthest as usize);
                 return Err(Error::Unsupported { kernel, what, limit: ANGLES as usize, actual });
@@ -98,7 +105,7 @@ impl Device {
                 rows: rows as u64,
                 heads: heads as u64,
                 head_dim: head_dim as u64,
-                position: position as u64,
+                position,
                 frequency,
                 count: count as u32,
                 first: first as u32,

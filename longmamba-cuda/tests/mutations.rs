@@ -5,8 +5,8 @@ mod common;
 
 use longmamba_core::{AnyView, DtLimits, View};
 use longmamba_cuda::{
-    AttentionArgs, Buffer, Device, KvPage, Matrix, Precision, Rows, RowsMut, SelectiveScanInputs,
-    SsdInputs,
+    AttentionArgs, Buffer, Device, KvPages, Matrix, Position, Precision, Rows, RowsMut,
+    SelectiveScanInputs, SsdInputs,
 };
 use longmamba_cuda_emulator::{Mutation, TestDriver, driver_for_tests};
 use std::process::Command;
@@ -125,15 +125,16 @@ fn attention(device: &Device, rows: usize) -> Vec<f32> {
     let width = heads * head_dim;
     let [keys, values] = [1, 2].map(|seed| upload(device, seen * width, seed));
     let q = upload(device, rows * width, 3);
-    let mut page = KvPage::new(device, heads, head_dim).unwrap();
-    page.fill(seen, Rows::all(&keys, width), Rows::all(&values, width), 0).unwrap();
+    let mut pages = KvPages::new(device, heads, head_dim).unwrap();
+    pages.arrange(0, 1, 0).unwrap();
+    let (keys, values) = (Rows::all(&keys, width), Rows::all(&values, width));
+    pages.fill(seen, keys, values, Position::Fixed(0)).unwrap();
     let mut out = device.zeros(rows * width).unwrap();
     let args = AttentionArgs {
         q: Rows::all(&q, width),
         heads,
-        pages: &[page],
-        first: 0,
-        position: seen - rows,
+        pages: &pages,
+        position: Position::Fixed(seen - rows),
         window: usize::MAX,
         scale: 0.2,
     };

@@ -2,7 +2,9 @@
 //! latter.
 
 use crate::Result;
-use crate::backend::{Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, Linear};
+use crate::backend::{
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, Linear, Position,
+};
 use crate::config::AttentionConfig;
 use crate::load::Loader;
 use crate::model::Step;
@@ -19,23 +21,21 @@ pub(crate) fn attend<B: Backend>(
     let Step { backend, work, segments, sequences, .. } = step;
     let Workspace { scratch, qkv, attended, .. } = &mut **work;
     let (q_width, kv_width) = (config.q_width(), config.kv_width());
-    for s in &**segments {
+    for (segment, s) in segments.iter().enumerate() {
         let sequence = &mut sequences[s.sequence];
-        let position = sequence.position;
+        let position = Position { position: sequence.position, segment };
         if let Some(rope) = config.rope {
             // q and k lie side by side, in heads of one width.
             let qk = ColumnsMut::all(qkv, stride).part(0, q_width + kv_width).skip_rows(s.first);
-            backend.rope(s.rows, qk, config.head_dim, rope, position)?;
+            backend.rope(scratch, s.rows, qk, config.head_dim, rope, position)?;
         }
         let all = Columns::all(&*qkv, stride).skip_rows(s.first);
         let (keys, values) = (all.part(q_width, kv_width), all.part(q_width + kv_width, kv_width));
         let cache = &mut sequence.caches[index];
-        cache.append(*backend, s.rows, keys, values)?;
-        let (pages, first) = cache.pages();
+        backend.fill_pages(scratch, s.rows, keys, values, &mut cache.pages, position)?;
         let inputs = AttentionInputs {
             q: all.part(0, q_width),
-            pages,
-            first,
+            pages: &cache.pages,
             position,
             window: cache.window(),
             heads: config.heads,

@@ -222,17 +222,25 @@ impl<Buffer> SsdStageInputs<'_, Buffer> {
     }
 }
 
+/// Where a segment of a chunk begins: neighbouring rows that belong to one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Tokens of the sequence before the segment's first row.
+    pub position: usize,
+    /// Which segment of the chunk: number `segment` of those that [`Backend::positions`] was told of. What
+    /// is recorded is for the segment, wherever it begins.
+    pub segment: usize,
+}
+
 /// What attention reads, and how.
 #[derive(Debug)]
 pub struct AttentionInputs<'a, B: Backend> {
     /// heads · head_dim columns, rotated.
     pub q: Columns<'a, B::Buffer>,
-    /// The keys and values of the sequence, [`KV_PAGE`] positions a page; the queries' own are there.
-    pub pages: &'a [B::Page],
-    /// The position of the first page's first row.
-    pub first: usize,
-    /// The position of the first query.
-    pub position: usize,
+    /// The keys and values of the sequence; the queries' own are there.
+    pub pages: &'a B::Pages,
+    /// That of the first query.
+    pub position: Position,
     /// How many positions a query sees, its own included; `usize::MAX`: all before it.
     pub window: usize,
     /// Query heads.
@@ -277,8 +285,8 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     type Vector: Clone + Send + Sync + std::fmt::Debug;
     /// What a layer has seen of Δ, where the scan adds to it.
     type Sums: Send + Sync + std::fmt::Debug;
-    /// Keys and values of [`KV_PAGE`] positions.
-    type Page: Send + Sync + std::fmt::Debug;
+    /// Keys and values of one layer and sequence, [`KV_PAGE`] positions a page.
+    type Pages: Send + Sync + std::fmt::Debug;
     /// Room that stages work in; one a session.
     type Scratch: Send + Default + std::fmt::Debug;
     /// What was recorded of a step; one a session.
@@ -306,13 +314,21 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// The reverse of [`Backend::read_sums`]; as many channels.
     fn write_sums(&self, values: &DeltaSums, sums: &mut Self::Sums) -> Result<()>;
 
-    /// Does `work`: stages that are the same, with the same buffers and sizes, whenever `key` is. A
-    /// device may record them, and do the recorded ones from then on.
+    /// Does `work`: stages that are the same, with the same buffers and sizes, whenever `key` is; only
+    /// [`Position::position`] may be another. A device may record them, and do the recorded ones from then
+    /// on, at the [`positions`](Self::positions) that it was told last.
     fn repeat(
         &self,
         recording: &mut Self::Recording,
         key: &[u64],
         work: impl FnOnce() -> Result<()>,
+    ) -> Result<()>;
+
+    /// Tells the device where the segments of the next chunk begin, for stages that take a [`Position`].
+    fn positions(
+        &self,
+        scratch: &mut Self::Scratch,
+        positions: impl ExactSizeIterator<Item = usize>,
     ) -> Result<()>;
 
     /// How many sequences are best read at the same time, each in a thread of its own.
@@ -421,31 +437,56 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// Rotates every head of `x`, whose first row is at `position`, in place.
     fn rope(
         &self,
+        scratch: &Self::Scratch,
         rows: usize,
         x: ColumnsMut<'_, Self::Buffer>,
         head_dim: usize,
         rope: Rope,
-        position: usize,
+        position: Position,
     ) -> Result<()>;
 
-    /// An empty page.
-    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<Self::Page>;
+    /// No pages, of keys and values with so many heads.
+    fn pages(&self, kv_heads: usize, head_dim: usize) -> Result<Self::Pages>;
 
-    /// Writes rows `first..` of a page: kv_heads · head_dim columns each of keys and values.
-    fn fill_page(
+    /// Moves the first `unused` pages behind the others, to be used again, and adds pages of zeros until
+    /// there are `count`; the first row is then that of position `first`. `true` where stages that were
+    /// recorded with the pages must not be done again.
+    fn arrange_pages(
         &self,
+        pages: &mut Self::Pages,
+        unused: usize,
+        count: usize,
+        first: usize,
+    ) -> Result<bool>;
+
+    /// Writes the keys and values of the positions from `position` on: kv_heads · head_dim columns each.
+    fn fill_pages(
+        &self,
+        scratch: &Self::Scratch,
         rows: usize,
         keys: Columns<'_, Self::Buffer>,
         values: Columns<'_, Self::Buffer>,
-        page: &mut Self::Page,
-        first: usize,
+        pages: &mut Self::Pages,
+        position: Position,
     ) -> Result<()>;
 
-    /// Copies a page to the host: keys and values, each `[KV_PAGE, kv_heads, head_dim]`.
-    fn read_page(&self, page: &Self::Page, keys: &mut [f32], values: &mut [f32]) -> Result<()>;
+    /// Copies page `index` to the host: keys and values, each `[KV_PAGE, kv_heads, head_dim]`.
+    fn read_page(
+        &self,
+        pages: &Self::Pages,
+        index: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Result<()>;
 
     /// The reverse of [`Backend::read_page`].
-    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut Self::Page) -> Result<()>;
+    fn write_page(
+        &self,
+        keys: &[f32],
+        values: &[f32],
+        pages: &mut Self::Pages,
+        index: usize,
+    ) -> Result<()>;
 
     /// Softmax attention of the queries to the positions that they see, causal.
     fn attention(

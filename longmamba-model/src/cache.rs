@@ -1,7 +1,7 @@
 //! The keys and values that attention layers keep of a sequence.
 
 use crate::Result;
-use crate::backend::{Backend, Columns, KV_PAGE};
+use crate::backend::{Backend, KV_PAGE};
 use crate::config::AttentionConfig;
 
 /// Keys and values of one layer and sequence, page by page. With a window the pages that nothing sees
@@ -9,16 +9,15 @@ use crate::config::AttentionConfig;
 /// [`KV_PAGE`] tokens.
 #[derive(Debug)]
 pub(crate) struct KvCache<B: Backend> {
-    /// In order of position; those past `len` wait for their use.
-    pages: Vec<B::Page>,
+    pub pages: B::Pages,
+    /// Pages, those in waiting included.
+    held: usize,
     /// The position of the first page's first row.
     first: usize,
-    /// Positions so far, forgotten ones included.
-    len: usize,
     /// How many positions a query sees.
     window: usize,
-    kv_heads: usize,
-    head_dim: usize,
+    /// Columns of keys, and of values.
+    width: usize,
     /// `[d_conv - 1, qkv]`: the last inputs of the convolution, where there is one.
     pub conv_history: B::Buffer,
 }
@@ -26,83 +25,66 @@ pub(crate) struct KvCache<B: Backend> {
 impl<B: Backend> KvCache<B> {
     pub(crate) fn new(config: &AttentionConfig, window: usize, backend: &B) -> Result<Self> {
         Ok(KvCache {
-            pages: Vec::new(),
+            pages: backend.pages(config.kv_heads, config.head_dim)?,
+            held: 0,
             first: 0,
-            len: 0,
             window,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
+            width: config.kv_width(),
             conv_history: backend.buffer(history_len(config))?,
         })
     }
 
     /// Columns of keys, and of values.
     pub(crate) fn width(&self) -> usize {
-        self.kv_heads * self.head_dim
+        self.width
     }
 
     pub(crate) fn window(&self) -> usize {
         self.window
     }
 
-    /// The pages that hold something, and the position of their first row.
-    pub(crate) fn pages(&self) -> (&[B::Page], usize) {
-        (&self.pages[..(self.len - self.first).div_ceil(KV_PAGE)], self.first)
+    /// The position of the first row.
+    pub(crate) fn first(&self) -> usize {
+        self.first
     }
 
     /// Bytes of keys and values, pages in waiting included.
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.len() * 2 * KV_PAGE * self.width() * size_of::<f32>()
+        self.held * 2 * KV_PAGE * self.width * size_of::<f32>()
     }
 
-    /// Adds the keys and values of the next `rows` positions.
-    pub(crate) fn append(
-        &mut self,
-        backend: &B,
-        rows: usize,
-        keys: Columns<'_, B::Buffer>,
-        values: Columns<'_, B::Buffer>,
-    ) -> Result<()> {
+    /// Makes room for `rows` positions from `position` on, which are to be filled. `true` where stages that
+    /// were recorded with the cache must not be done again.
+    pub(crate) fn reserve(&mut self, backend: &B, position: usize, rows: usize) -> Result<bool> {
         // The oldest position that the first of the new queries sees.
-        let oldest = (self.len + 1).saturating_sub(self.window);
-        while self.first + KV_PAGE <= oldest && !self.pages.is_empty() {
-            self.pages.rotate_left(1);
-            self.first += KV_PAGE;
-        }
-        let mut done = 0;
-        while done < rows {
-            let (page, row) = ((self.len - self.first) / KV_PAGE, self.len % KV_PAGE);
-            if page == self.pages.len() {
-                self.pages.push(backend.page(self.kv_heads, self.head_dim)?);
-            }
-            let count = (rows - done).min(KV_PAGE - row);
-            let (keys, values) = (keys.skip_rows(done), values.skip_rows(done));
-            backend.fill_page(count, keys, values, &mut self.pages[page], row)?;
-            self.len += count;
-            done += count;
-        }
-        Ok(())
+        let oldest = (position + 1).saturating_sub(self.window);
+        let unused = (oldest.saturating_sub(self.first) / KV_PAGE).min(self.held);
+        let first = self.first + unused * KV_PAGE;
+        let count = (position + rows - first).div_ceil(KV_PAGE).max(self.held);
+        let void = backend.arrange_pages(&mut self.pages, unused, count, first)?;
+        (self.held, self.first) = (count, first);
+        Ok(void)
     }
 
-    /// Copies what the cache holds to the host: the position of the first row, and keys and values of
-    /// all rows from there, `[rows, kv_heads · head_dim]` each.
-    pub(crate) fn read(&self, backend: &B) -> Result<(usize, Vec<f32>, Vec<f32>)> {
-        let (pages, first) = self.pages();
-        let page_len = KV_PAGE * self.width();
-        let mut keys = vec![0.0; pages.len() * page_len];
+    /// Copies what the cache holds before position `end` to the host: the position of the first row, and
+    /// keys and values of all rows from there, `[rows, kv_heads · head_dim]` each.
+    pub(crate) fn read(&self, backend: &B, end: usize) -> Result<(usize, Vec<f32>, Vec<f32>)> {
+        let rows = end - self.first;
+        let pages = rows.div_ceil(KV_PAGE);
+        let page_len = KV_PAGE * self.width;
+        let mut keys = vec![0.0; pages * page_len];
         let mut values = keys.clone();
         let parts = keys.chunks_exact_mut(page_len).zip(values.chunks_exact_mut(page_len));
-        for (page, (keys, values)) in pages.iter().zip(parts) {
-            backend.read_page(page, keys, values)?;
+        for (index, (keys, values)) in parts.enumerate() {
+            backend.read_page(&self.pages, index, keys, values)?;
         }
-        let rows = (self.len - first) * self.width();
-        keys.truncate(rows);
-        values.truncate(rows);
-        Ok((first, keys, values))
+        keys.truncate(rows * self.width);
+        values.truncate(rows * self.width);
+        Ok((self.first, keys, values))
     }
 
-    /// The reverse of [`KvCache::read`]; `first` is a multiple of [`KV_PAGE`], and keys and values have
-    /// the same whole number of rows.
+    /// The reverse of [`KvCache::read`], for a cache that is empty; `first` is a multiple of [`KV_PAGE`], and
+    /// keys and values have the same whole number of rows.
     pub(crate) fn write(
         &mut self,
         backend: &B,
@@ -110,18 +92,17 @@ impl<B: Backend> KvCache<B> {
         keys: &[f32],
         values: &[f32],
     ) -> Result<()> {
-        let width = self.width();
-        let page_len = KV_PAGE * width;
-        (self.first, self.len) = (first, first + keys.len() / width);
-        self.pages.clear();
+        let page_len = KV_PAGE * self.width;
+        (self.first, self.held) = (first, keys.len().div_ceil(page_len));
+        backend.arrange_pages(&mut self.pages, 0, self.held, first)?;
         let mut page_keys = vec![0.0; page_len];
         let mut page_values = vec![0.0; page_len];
-        for (keys, values) in keys.chunks(page_len).zip(values.chunks(page_len)) {
+        for (index, (keys, values)) in
+            keys.chunks(page_len).zip(values.chunks(page_len)).enumerate()
+        {
             page_keys[..keys.len()].copy_from_slice(keys);
             page_values[..values.len()].copy_from_slice(values);
-            let mut page = backend.page(self.kv_heads, self.head_dim)?;
-            backend.write_page(&page_keys, &page_values, &mut page)?;
-            self.pages.push(page);
+            backend.write_page(&page_keys, &page_values, &mut self.pages, index)?;
         }
         Ok(())
     }

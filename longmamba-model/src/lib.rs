@@ -173,7 +173,7 @@ mod workspace;
 pub use backend::CudaBackend;
 pub use backend::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, DeltaSums,
-    KV_PAGE, Linear, Norm, Recurrence, ScanInputs, SsdStageInputs,
+    KV_PAGE, Linear, Norm, Position, Recurrence, ScanInputs, SsdStageInputs,
 };
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};

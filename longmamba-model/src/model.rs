@@ -212,12 +212,19 @@ impl<B: Backend> Model<B> {
             let right = ColumnsMut::all(pair, 2 * width).part(width, width);
             backend.copy(rows, Columns::all(hidden, width), false, right)?;
         }
-        // A step of one token each gives the device the same work every time, but where attention
-        // looks at more positions, or a method at Δ.
+        if self.config.attention.is_some() {
+            // What changes from step to step: the rest can be recorded.
+            for s in &work.segments {
+                sequences[s.sequence].reserve(backend, s.rows)?;
+            }
+            let positions = work.segments.iter().map(|s| sequences[s.sequence].position);
+            backend.positions(&mut work.scratch, positions)?;
+        }
+        // A step of one token each gives the device the same work every time, but where a method looks at Δ.
         work.key.clear();
         let repeats = |s: &Segment| s.rows == 1 && !sequences[s.sequence].applied.rewrites_steps();
         let step_only = work.segments.iter().all(repeats);
-        if step_only && observer.is_none() && self.config.attention.is_none() {
+        if step_only && observer.is_none() {
             work.key.extend(work.segments.iter().map(|s| sequences[s.sequence].buffers));
         }
         let mut segments = std::mem::take(&mut work.segments);

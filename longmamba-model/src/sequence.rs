@@ -156,6 +156,16 @@ impl<B: Backend> Sequence<B> {
         }
     }
 
+    /// Makes room for the keys and values of the next `rows` tokens.
+    pub(crate) fn reserve(&mut self, backend: &B, rows: usize) -> Result<()> {
+        for cache in &mut self.caches {
+            if cache.reserve(backend, self.position, rows)? {
+                self.buffers = unused();
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn announce(&mut self, model: &Model<B>, total: usize) -> Result<()> {
         if total == 0 {
             return Err(Error::EmptyPrompt);
@@ -286,7 +296,7 @@ impl<B: Backend> Sequence<B> {
         let history = model.config().attention.as_ref().map_or(0, crate::cache::history_len);
         for (from, to) in self.caches.iter().zip(&mut fork.caches) {
             copy(&from.conv_history, &mut to.conv_history, history)?;
-            let (first, keys, values) = from.read(backend)?;
+            let (first, keys, values) = from.read(backend, self.position)?;
             to.write(backend, first, &keys, &values)?;
         }
         fork.delta_min.clone_from(&self.delta_min);

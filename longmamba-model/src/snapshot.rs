@@ -8,7 +8,7 @@
 //! f32 `[vocab]`; and metadata that binds it to model and plan.
 
 use crate::backend::{Backend, DeltaSums, KV_PAGE};
-use crate::cache::history_len;
+use crate::cache::{KvCache, history_len};
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::model::Model;
 use crate::sequence::state_lens;
@@ -64,7 +64,7 @@ impl<B: Backend> Session<B> {
             plan: self.plan_digest()?,
             position: self.sequence.position,
             total: self.sequence.total,
-            attention_first: self.sequence.caches.first().map_or(0, |c| c.pages().1),
+            attention_first: self.sequence.caches.first().map_or(0, KvCache::first),
         };
         let (conv, ssm) = state_lens(&config.mixer);
         let channels = config.mixer.channels();
@@ -103,7 +103,7 @@ impl<B: Backend> Session<B> {
             let (heads, head_dim) = (attention.kv_heads, attention.head_dim);
             let mut history = vec![0.0; history_len(attention)];
             for (index, cache) in self.sequence.caches.iter().enumerate() {
-                let (_, keys, values) = cache.read(self.model.backend())?;
+                let (_, keys, values) = cache.read(self.model.backend(), self.sequence.position)?;
                 let shape = vec![keys.len() / cache.width(), heads, head_dim];
                 push(index, "keys", shape.clone(), &keys);
                 push(index, "values", shape, &values);

@@ -1,6 +1,8 @@
+mod pages;
+
 use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
-    Recurrence, ScanInputs, SsdStageInputs,
+    Position, Recurrence, ScanInputs, SsdStageInputs,
 };
 use crate::config::Rope;
 use crate::{Error, Result};
@@ -8,7 +10,8 @@ use longmamba_core::{
     AlignedVec, ChannelStats, Layout, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
     SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{Accumulate, AttentionArgs, Cpu, KV_PAGE, KvPage, Rotation, Scratch};
+use longmamba_cpu::{Accumulate, AttentionArgs, Cpu, KV_PAGE, Rotation, Scratch};
+use pages::CpuPages;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
 
@@ -125,7 +128,7 @@ impl Backend for CpuBackend {
     type Matrix = Tensor;
     type Vector = Arc<AlignedVec<f32>>;
     type Sums = DeltaSums;
-    type Page = KvPage;
+    type Pages = CpuPages;
     type Scratch = Scratch;
     type Recording = ();
 
@@ -170,6 +173,10 @@ impl Backend for CpuBackend {
 
     fn repeat(&self, (): &mut (), _: &[u64], work: impl FnOnce() -> Result<()>) -> Result<()> {
         work()
+    }
+
+    fn positions(&self, _: &mut Scratch, _: impl ExactSizeIterator<Item = usize>) -> Result<()> {
+        Ok(())
     }
 
     fn sequences_at_once(&self) -> usize {
@@ -355,33 +362,53 @@ impl Backend for CpuBackend {
 
     fn rope(
         &self,
+        _: &Scratch,
         rows: usize,
         mut x: ColumnsMut<'_, Buffer>,
         head_dim: usize,
         rope: Rope,
-        position: usize,
+        Position { position, .. }: Position,
     ) -> Result<()> {
         let Rope { base, width, interleaved } = rope;
         let rotation = Rotation { head_dim, width, base, interleaved, position };
         Ok(self.cpu.rope(x.rows(rows)?, rotation)?)
     }
 
-    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<KvPage> {
-        Ok(KvPage::new(kv_heads, head_dim))
+    fn pages(&self, kv_heads: usize, head_dim: usize) -> Result<CpuPages> {
+        Ok(CpuPages::new(kv_heads, head_dim))
     }
 
-    fn fill_page(
+    fn arrange_pages(
         &self,
+        pages: &mut CpuPages,
+        unused: usize,
+        count: usize,
+        first: usize,
+    ) -> Result<bool> {
+        pages.arrange(unused, count, first);
+        Ok(false)
+    }
+
+    fn fill_pages(
+        &self,
+        _: &Scratch,
         rows: usize,
         keys: Columns<'_, Buffer>,
         values: Columns<'_, Buffer>,
-        page: &mut KvPage,
-        first: usize,
+        pages: &mut CpuPages,
+        Position { position, .. }: Position,
     ) -> Result<()> {
-        Ok(page.fill(first, keys.rows(rows)?, values.rows(rows)?)?)
+        pages.fill(keys.rows(rows)?, values.rows(rows)?, position)
     }
 
-    fn read_page(&self, page: &KvPage, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+    fn read_page(
+        &self,
+        pages: &CpuPages,
+        index: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Result<()> {
+        let page = &pages.pages[index];
         let width = page.width().max(1);
         let rows = keys.chunks_exact_mut(width).zip(values.chunks_exact_mut(width));
         for (row, (keys, values)) in rows.take(KV_PAGE).enumerate() {
@@ -390,7 +417,14 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut KvPage) -> Result<()> {
+    fn write_page(
+        &self,
+        keys: &[f32],
+        values: &[f32],
+        pages: &mut CpuPages,
+        index: usize,
+    ) -> Result<()> {
+        let page = &mut pages.pages[index];
         let shape = [KV_PAGE, page.width()];
         Ok(page.fill(0, View::new(keys, shape)?, View::new(values, shape)?)?)
     }
@@ -405,9 +439,9 @@ impl Backend for CpuBackend {
         let args = AttentionArgs {
             q: inputs.q.rows(rows)?,
             heads: inputs.heads,
-            pages: inputs.pages,
-            first: inputs.first,
-            position: inputs.position,
+            pages: &inputs.pages.pages,
+            first: inputs.pages.first,
+            position: inputs.position.position,
             window: inputs.window,
             scale: inputs.scale,
         };

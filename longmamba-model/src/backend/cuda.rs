@@ -2,17 +2,17 @@ mod draw;
 
 use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
-    Recurrence, ScanInputs, SsdStageInputs,
+    Position, Recurrence, ScanInputs, SsdStageInputs,
 };
-use crate::Result;
 use crate::config::Rope;
 use crate::sample::SampleOptions;
+use crate::{Error, Result};
 use draw::DrawScratch;
 use longmamba_core::{AlignedVec, DType, Tensor};
 use longmamba_cuda::{
     AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, CublasLt, Device,
-    Graph, KvPage, Matrix, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs, SsdInputs,
-    SsdScratch,
+    Graph, KvPages, Matrix, Positions, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs,
+    SsdInputs, SsdScratch,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,8 +78,19 @@ pub struct CudaScratch {
     /// What a draw left at the start of those.
     drawn: Option<u32>,
     draw: Option<DrawScratch>,
+    positions: Option<Positions>,
     ssd: Option<SsdScratch>,
     attention: Option<AttentionScratch>,
+}
+
+/// Where the device finds a position that it was told of.
+fn stored(positions: &Option<Positions>, at: Position) -> Result<longmamba_cuda::Position<'_>> {
+    match positions {
+        Some(all) if all.get(at.segment) == Some(at.position) => {
+            Ok(longmamba_cuda::Position::Stored(all, at.segment))
+        }
+        _ => Err(Error::argument(format!("the device was not told of {at:?} before this chunk"))),
+    }
 }
 
 /// Room for `count` tokens: what is in `place`, where that is enough.
@@ -137,7 +148,7 @@ impl Backend for CudaBackend {
     type Matrix = Matrix;
     type Vector = Arc<Buffer<f32>>;
     type Sums = CudaSums;
-    type Page = KvPage;
+    type Pages = KvPages;
     type Scratch = CudaScratch;
     type Recording = CudaRecording;
 
@@ -209,6 +220,18 @@ impl Backend for CudaBackend {
             Some(graph) => Ok(graph.launch()?),
             None => Ok(()),
         }
+    }
+
+    fn positions(
+        &self,
+        scratch: &mut CudaScratch,
+        positions: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<()> {
+        let stored = match scratch.positions.take() {
+            Some(stored) if stored.len() >= positions.len() => stored,
+            _ => Positions::new(&self.device, positions.len().next_power_of_two())?,
+        };
+        Ok(scratch.positions.insert(stored).set(positions)?)
     }
 
     fn sequences_at_once(&self) -> usize {
@@ -386,38 +409,62 @@ impl Backend for CudaBackend {
 
     fn rope(
         &self,
+        scratch: &CudaScratch,
         rows: usize,
         x: ColumnsMut<'_, Self::Buffer>,
         head_dim: usize,
         rope: Rope,
-        position: usize,
+        position: Position,
     ) -> Result<()> {
         let Rope { base, width, interleaved } = rope;
-        let rotation = Rotation { head_dim, width, base, interleaved, position };
-        Ok(self.device.rope(rows, x.rows(), rotation)?)
+        let rotation = Rotation { head_dim, width, base, interleaved };
+        Ok(self.device.rope(rows, x.rows(), rotation, stored(&scratch.positions, position)?)?)
     }
 
-    fn page(&self, kv_heads: usize, head_dim: usize) -> Result<KvPage> {
-        Ok(KvPage::new(&self.device, kv_heads, head_dim)?)
+    fn pages(&self, kv_heads: usize, head_dim: usize) -> Result<KvPages> {
+        Ok(KvPages::new(&self.device, kv_heads, head_dim)?)
     }
 
-    fn fill_page(
+    fn arrange_pages(
         &self,
+        pages: &mut KvPages,
+        unused: usize,
+        count: usize,
+        first: usize,
+    ) -> Result<bool> {
+        Ok(pages.arrange(unused, count, first)?)
+    }
+
+    fn fill_pages(
+        &self,
+        scratch: &CudaScratch,
         rows: usize,
         keys: Columns<'_, Self::Buffer>,
         values: Columns<'_, Self::Buffer>,
-        page: &mut KvPage,
-        first: usize,
+        pages: &mut KvPages,
+        position: Position,
     ) -> Result<()> {
-        Ok(page.fill(rows, keys.rows(), values.rows(), first)?)
+        Ok(pages.fill(rows, keys.rows(), values.rows(), stored(&scratch.positions, position)?)?)
     }
 
-    fn read_page(&self, page: &KvPage, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
-        Ok(page.read(keys, values)?)
+    fn read_page(
+        &self,
+        pages: &KvPages,
+        index: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Result<()> {
+        Ok(pages.read(index, keys, values)?)
     }
 
-    fn write_page(&self, keys: &[f32], values: &[f32], page: &mut KvPage) -> Result<()> {
-        Ok(page.write(keys, values)?)
+    fn write_page(
+        &self,
+        keys: &[f32],
+        values: &[f32],
+        pages: &mut KvPages,
+        index: usize,
+    ) -> Result<()> {
+        Ok(pages.write(index, keys, values)?)
     }
 
     fn attention(
@@ -427,16 +474,16 @@ impl Backend for CudaBackend {
         inputs: AttentionInputs<'_, Self>,
         out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()> {
-        let scratch = scratch.attention.get_or_insert_default();
+        let CudaScratch { positions, attention, .. } = scratch;
         let args = AttentionArgs {
             q: inputs.q.rows(),
             heads: inputs.heads,
             pages: inputs.pages,
-            first: inputs.first,
-            position: inputs.position,
+            position: stored(positions, inputs.position)?,
             window: inputs.window,
             scale: inputs.scale,
         };
+        let scratch = attention.get_or_insert_default();
         Ok(self.device.attention(rows, args, out.rows(), scratch)?)
     }
 

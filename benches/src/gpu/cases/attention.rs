@@ -8,7 +8,7 @@ use crate::gpu::{Arithmetic, Case, Entry, Options, Result};
 use longmamba_core::{View, ViewMut};
 use longmamba_cpu::{AttentionArgs as HostArgs, Cpu, KvPage as HostPage, Scratch};
 use longmamba_cuda::{
-    AttentionArgs, AttentionScratch, Buffer, Device, KV_PAGE, KvPage, Rows, RowsMut,
+    AttentionArgs, AttentionScratch, Buffer, Device, KV_PAGE, KvPages, Position, Rows, RowsMut,
 };
 
 /// As many key heads as query heads.
@@ -68,7 +68,7 @@ const VALUES: Numbers = Numbers::unit(3);
 /// What a launch reads and writes.
 struct Set {
     q: Buffer<f32>,
-    pages: Vec<KvPage>,
+    pages: KvPages,
     out: Buffer<f32>,
     scratch: AttentionScratch,
 }
@@ -84,13 +84,10 @@ impl Attention {
         let keys = KEYS.upload(device, positions * width)?;
         let values = VALUES.upload(device, positions * width)?;
         let sets = Sets::new(options.quick, work(shape).bytes, || {
-            let mut pages = Vec::new();
-            for first in (0..positions).step_by(KV_PAGE) {
-                let mut page = KvPage::new(device, shape.heads, shape.head_dim)?;
-                let rows = |buffer| Rows { first: first * width, ..Rows::all(buffer, width) };
-                page.fill(KV_PAGE.min(positions - first), rows(&keys), rows(&values), 0)?;
-                pages.push(page);
-            }
+            let mut pages = KvPages::new(device, shape.heads, shape.head_dim)?;
+            pages.arrange(0, positions.div_ceil(KV_PAGE), 0)?;
+            let (keys, values) = (Rows::all(&keys, width), Rows::all(&values, width));
+            pages.fill(positions, keys, values, Position::Fixed(0))?;
             let (q, out) =
                 (Q.upload(device, shape.rows * width)?, device.zeros(shape.rows * width)?);
             Ok(Set { q, pages, out, scratch: AttentionScratch::new() })
@@ -156,11 +153,6 @@ impl Case for Attention {
         self.sets.len()
     }
 
-    /// Its pages change from token to token.
-    fn recordable(&self) -> bool {
-        false
-    }
-
     /// Two heads of all rows.
     fn check(&mut self) -> Result<f64> {
         self.sets.rewind();
@@ -180,8 +172,7 @@ impl Case for Attention {
             q: Rows::all(q, width),
             heads: shape.heads,
             pages,
-            first: 0,
-            position: shape.position,
+            position: Position::Fixed(shape.position),
             window: usize::MAX,
             scale: shape.scale(),
         };

@@ -7,7 +7,7 @@ use crate::gpu::sets::Sets;
 use crate::gpu::{Arithmetic, Case, Entry, Options, Result};
 use longmamba_core::{View, ViewMut};
 use longmamba_cpu::{Cpu, Rotation as HostRotation};
-use longmamba_cuda::{Activation, Buffer, Device, Rotation, Rows, RowsMut};
+use longmamba_cuda::{Activation, Buffer, Device, Position, Rotation, Rows, RowsMut};
 use std::ops::Range;
 
 #[derive(Clone, Copy)]
@@ -198,7 +198,8 @@ impl Case for OverRows {
                 device.rope(
                     rows,
                     out,
-                    Rotation { head_dim, width, base, interleaved, position },
+                    Rotation { head_dim, width, base, interleaved },
+                    Position::Fixed(position),
                 )?;
             }
         }
