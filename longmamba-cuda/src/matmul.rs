@@ -2,8 +2,10 @@
 
 mod kernel;
 mod matrix;
+mod normed;
 
 pub use matrix::Matrix;
+pub use normed::{InputNorm, NewInputs};
 
 use crate::arguments::optional;
 use crate::launch::Pointer;
@@ -93,7 +95,7 @@ impl Device {
 }
 
 /// The address of the whole weight.
-fn address(device: &Device, weight: &Matrix) -> Result<Pointer> {
+pub(crate) fn address(device: &Device, weight: &Matrix) -> Result<Pointer> {
     let len = weight.outputs() * weight.stride();
     match weight.values() {
         Values::F32(buffer) => buffer.pointer(device, 0, len),
