@@ -10,11 +10,14 @@ pub struct Graph {
     recorded: Recorded,
     device: Device,
     buffers: Kept,
+    launches: usize,
 }
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Graph").field("buffers", &self.buffers.len()).finish_non_exhaustive()
+        let mut out = f.debug_struct("Graph");
+        out.field("launches", &self.launches).field("buffers", &self.buffers.len());
+        out.finish_non_exhaustive()
     }
 }
 
@@ -40,11 +43,12 @@ impl Device {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = stream.begin_capture(mode).map_err(&fail);
         let done = begun.map_err(E::from).and_then(|()| work());
-        let buffers = self.kernels.stop_capture();
+        let (buffers, launches) = self.kernels.stop_capture();
         let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(&fail);
         done?;
         let device = self.clone();
-        Ok(graph?.map(|graph| Graph { recorded: Recorded::new(graph), device, buffers }))
+        let of = |graph| Graph { recorded: Recorded::new(graph), device, buffers, launches };
+        Ok(graph?.map(of))
     }
 }
 
@@ -55,5 +59,10 @@ impl Graph {
     /// [`Error::Driver`].
     pub fn launch(&mut self) -> Result<()> {
         self.recorded.replay(&self.device)
+    }
+
+    /// How many kernels that launches.
+    pub fn launches(&self) -> usize {
+        self.launches
     }
 }

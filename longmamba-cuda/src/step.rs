@@ -32,36 +32,44 @@ pub(crate) struct Sequence {
 /// `Sequences` of kernels/step/sequences.cuh.
 pub(crate) type Sequences = [Sequence; STEP_SEQUENCES];
 
-/// As many of `all` as a kernel takes, and how many there are.
+/// What a kernel takes of each of `rows` sequences, which `all` must be.
 pub(crate) fn collect<T, P: Copy>(
     kernel: &'static str,
+    rows: usize,
     all: impl IntoIterator<Item = T>,
     none: P,
     mut pointer: impl FnMut(T) -> Result<P>,
-) -> Result<([P; STEP_SEQUENCES], usize)> {
+) -> Result<[P; STEP_SEQUENCES]> {
+    if rows > STEP_SEQUENCES {
+        let (what, limit) = ("sequences of a step", STEP_SEQUENCES);
+        return Err(Error::Unsupported { kernel, what, limit, actual: rows });
+    }
     let (mut pointers, mut count) = ([none; STEP_SEQUENCES], 0);
     for item in all {
-        let Some(to) = pointers.get_mut(count) else {
-            let (what, limit, actual) = ("sequences of a step", STEP_SEQUENCES, count + 1);
-            return Err(Error::Unsupported { kernel, what, limit, actual });
-        };
-        *to = pointer(item)?;
+        if let Some(to) = pointers.get_mut(count) {
+            *to = pointer(item)?;
+        }
         count += 1;
     }
-    Ok((pointers, count))
+    if count != rows {
+        let (tensor, expected, actual) = ("sequences", [rows].into(), [count].into());
+        return Err(longmamba_core::Error::Shape { tensor, expected, actual }.into());
+    }
+    Ok(pointers)
 }
 
-/// The sequences' addresses, and how many there are. `state` checks a state and gives its address.
+/// The addresses of `rows` sequences. `state` checks a state and gives its address.
 pub(crate) fn sequences<'a>(
     device: &Device,
     kernel: &'static str,
+    rows: usize,
     all: impl IntoIterator<Item = StepSequence<'a>>,
     channels: usize,
     state: impl Fn(&Buffer<f32>) -> Result<Pointer>,
-) -> Result<(Sequences, usize)> {
+) -> Result<Sequences> {
     let none =
         Sequence { state: Pointer::NULL, delta_min: Pointer::NULL, sums: [Pointer::NULL; 3] };
-    collect(kernel, all, none, |sequence| {
+    collect(kernel, rows, all, none, |sequence| {
         let StepSequence { state: buffer, delta_min, sums } = sequence;
         let sums = match sums {
             Some(mut sums) => sums.pointers(device, 1, channels)?,

@@ -177,12 +177,9 @@ impl Device {
             return Err(ArgumentError::OutOfBounds { needed, available }.into());
         }
         let len = product([width - 1, channels])?;
-        let (history, count) =
-            collect(KERNEL, histories, Pointer::NULL, |history| history.pointer(self, 0, len))?;
-        if count != rows {
-            let (expected, actual) = ([rows].into(), [count].into());
-            return Err(ArgumentError::Shape { tensor: "histories", expected, actual }.into());
-        }
+        let history = collect(KERNEL, rows, histories, Pointer::NULL, |history| {
+            history.pointer(self, 0, len)
+        })?;
         let conv = ConvArguments {
             first: first as u32,
             channels: channels as u32,

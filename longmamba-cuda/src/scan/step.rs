@@ -9,7 +9,8 @@ use crate::step::{Sequences, StepSequence, sequences};
 use crate::{Buffer, Device, Matrix, Result, Rows, RowsMut};
 use longmamba_core::DtLimits;
 
-/// What [`Device::selective_step`] reads. Row `s` of every [`Rows`] is the token of sequence `s`.
+/// What [`Device::selective_step`] reads. Row `s` of every [`Rows`] is the token of
+/// sequence `s`.
 ///
 /// ```text
 /// low, B, C = their norms, where there are any
@@ -77,18 +78,20 @@ const CHANNELS: usize = 32;
 const THREADS: u32 = 512;
 
 impl Device {
-    /// Scans one token of each of up to [`STEP_SEQUENCES`](crate::STEP_SEQUENCES) sequences, with dt_proj in
-    /// front. Within rounding what [`Device::rms_norm`], [`Device::matmul`] and [`Device::selective_scan`] give.
+    /// Scans one token of each of `rows` sequences, up to [`STEP_SEQUENCES`](crate::STEP_SEQUENCES), with
+    /// dt_proj in front. Within rounding what [`Device::rms_norm`], [`Device::matmul`] and
+    /// [`Device::selective_scan`] give.
     ///
     /// * `dt_raw`: `[sequences, d_inner]`: Δ before bias and softplus.
     /// * `y`: `[sequences, d_inner]`.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument), naming the tensor;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for more sequences;
+    /// [`Error::Argument`](crate::Error::Argument), naming the tensor, also for another number of sequences
+    /// than `rows`; [`Error::Unsupported`](crate::Error::Unsupported) for too many;
     /// [`Error::Driver`](crate::Error::Driver).
     pub fn selective_step<'s>(
         &self,
+        rows: usize,
         inputs: SelectiveStepInputs<'_>,
         mut dt_raw: RowsMut<'_, f32>,
         mut y: RowsMut<'_, f32>,
@@ -103,7 +106,7 @@ impl Device {
             return Err(longmamba_core::Error::Shape { tensor: "dt_proj", expected, actual }.into());
         }
         let state = |state: &Buffer<f32>| all(self, "state", state, [d_state, d_inner]);
-        let (of, rows) = sequences(self, KERNEL, all_sequences, d_inner, state)?;
+        let of = sequences(self, KERNEL, rows, all_sequences, d_inner, state)?;
         let norm = |tensor, norm: Option<(&Buffer<f32>, f32)>, width| match norm {
             Some((_, eps)) if !(eps >= 0.0 && eps.is_finite()) => {
                 refuse("eps", eps.into(), "a finite number ≥ 0")

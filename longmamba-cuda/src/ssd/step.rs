@@ -42,22 +42,18 @@ impl Device {
         }
         let shape = Shape::new(1, &inputs)?;
         let state = |state: &Buffer<f32>| shape.state(self, 1, state);
-        let (of, count) = sequences(self, KERNEL, all_sequences, shape.heads, state)?;
-        if count != shape.batch {
-            let (expected, actual) = ([shape.batch].into(), [count].into());
-            let tensor = "the sequences of a step";
-            return Err(longmamba_core::Error::Shape { tensor, expected, actual }.into());
-        }
+        let rows = shape.batch;
+        let of = sequences(self, KERNEL, rows, all_sequences, shape.heads, state)?;
         let scan = shape.arguments(self, &inputs, y)?;
-        let z = Strided::new(self, "z", z, count, shape.heads * shape.head_dim)?;
-        let (name, rows) = match shape.d_state <= 128 {
+        let z = Strided::new(self, "z", z, rows, shape.heads * shape.head_dim)?;
+        let (name, states) = match shape.d_state <= 128 {
             true => ("ssd_step_gated_n128", 16),
             false => ("ssd_step_gated_n256", 32),
         };
         if shape.lines() == 0 {
             return Ok(());
         }
-        let warps = shape.d_state.div_ceil(rows).max(1);
+        let warps = shape.d_state.div_ceil(states).max(1);
         let grid = shape.grid(RECURRENT_WIDTH, 1, 32 * warps as u32);
         self.launch(Module::Step, name, grid, &SsdStep { scan, z, of })
     }

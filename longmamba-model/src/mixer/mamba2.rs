@@ -1,7 +1,8 @@
-use super::Rates;
+use super::{Rates, Source, memories, project_in};
 use crate::Result;
 use crate::backend::{
-    Activation, Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, SsdStageInputs,
+    Activation, Backend, Columns, ColumnsMut, Conv, GatedProjection, Linear, Norm, Recurrence,
+    SsdStageInputs,
 };
 use crate::config::{Format, GateKind, MixerConfig};
 use crate::load::Loader;
@@ -116,25 +117,19 @@ impl<B: Backend> Mamba2<B> {
         })
     }
 
-    pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+    pub(super) fn forward(
+        &self,
+        step: &mut Step<'_, B>,
+        index: usize,
+        source: Source<'_, B>,
+    ) -> Result<()> {
         let Self { heads, groups, d_inner, d_mlp, .. } = *self;
+        project_in(step, index, source, &self.in_proj, 2 * d_mlp + d_inner, &self.conv)?;
         let Step { backend, rows, work, segments, sequences } = step;
         let (backend, rows) = (*backend, *rows);
-        let Workspace { scratch, hidden, normed, projected, conv, y, gated, .. } = &mut **work;
-
-        let u = Columns::all(&*normed, self.in_proj.inputs);
-        let all = ColumnsMut::all(projected, self.in_proj.outputs);
-        backend.project(rows, u, &self.in_proj, false, all)?;
+        let Workspace { scratch, hidden, projected, conv, y, gated, .. } = &mut **work;
         let all = Columns::all(&*projected, self.in_proj.outputs);
-        let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
-
-        let xbc = zxbcdt.part(d_inner, self.conv.channels);
-        for s in *segments {
-            let (state, _) = sequences[s.sequence].recurrent(index);
-            let out = ColumnsMut::all(conv, self.conv.channels).skip_rows(s.first);
-            let history = &mut state.conv_history;
-            backend.conv1d(s.rows, xbc.skip_rows(s.first), &self.conv, history, out)?;
-        }
+        let z = all.part(2 * d_mlp, d_inner);
         let xbc = Columns::all(&*conv, self.conv.channels);
 
         let inputs = SsdStageInputs {
@@ -145,6 +140,20 @@ impl<B: Backend> Mamba2<B> {
             heads,
             groups,
         };
+        let gated_projection = |norm| GatedProjection { z, norm, linear: &self.out_proj };
+        let stages = match (&self.gate, d_mlp) {
+            (Gate::Norm(norm), 0) => Some(gated_projection(Some(norm))),
+            (Gate::Plain, 0) => Some(gated_projection(None)),
+            // The gate comes after the norm, or the MLP's columns go through the same projection.
+            _ => None,
+        };
+        if let (Some(stages), Some(memories)) = (stages, memories(segments, sequences, index)) {
+            let (inputs, recurrence) = (inputs.skip_rows(0), &self.recurrence);
+            let residual = ColumnsMut::all(&mut *hidden, self.out_proj.outputs);
+            if backend.scan_gate_project(rows, inputs, recurrence, memories, stages, y, residual)? {
+                return Ok(());
+            }
+        }
         for s in *segments {
             let (state, delta_min) = sequences[s.sequence].recurrent(index);
             backend.ssd(
@@ -155,12 +164,12 @@ impl<B: Backend> Mamba2<B> {
                 delta_min,
                 &mut state.ssm,
                 &mut state.sums,
-                ColumnsMut::all(y, d_inner).skip_rows(s.first),
+                ColumnsMut::all(&mut *y, d_inner).skip_rows(s.first),
             )?;
         }
 
         let width = d_mlp + d_inner;
-        let (y, z) = (Columns::all(&*y, d_inner), zxbcdt.part(0, d_inner));
+        let y = Columns::all(&*y, d_inner);
         let out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
         match &self.gate {
             Gate::Norm(norm) => backend.gated_norm(rows, y, z, norm, d_inner / groups, out)?,
