@@ -4,6 +4,8 @@
 mod common;
 #[path = "cuda/generate.rs"]
 mod generate;
+#[path = "cuda/steps.rs"]
+mod steps;
 
 use common::{all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::eval::perplexity::{Windows, perplexity};
