@@ -37,6 +37,11 @@ fn every_kernel_is_checked_and_timed() {
         "rope",
         "attention",
         "argmax",
+        "normed matmul conv1d",
+        "normed matmul",
+        "normed matmul, stage by stage",
+        "selective_scan step, projected",
+        "ssd step, gated",
     ] {
         let row = rows.iter().find(|row| row["kernel"] == kernel).expect(kernel);
         assert_eq!(row["replayed_us"].is_number(), kernel != "attention", "{row}");

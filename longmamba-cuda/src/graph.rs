@@ -11,6 +11,7 @@ pub struct Graph {
     recorded: Recorded,
     device: Device,
     buffers: Kept,
+    launches: usize,
 }
 
 /// What graphs have done on a device.
@@ -31,7 +32,9 @@ pub(crate) struct Counters {
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Graph").field("buffers", &self.buffers.len()).finish_non_exhaustive()
+        let mut out = f.debug_struct("Graph");
+        out.field("launches", &self.launches).field("buffers", &self.buffers.len());
+        out.finish_non_exhaustive()
     }
 }
 
@@ -57,11 +60,12 @@ impl Device {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = stream.begin_capture(mode).map_err(&fail);
         let done = begun.map_err(E::from).and_then(|()| work());
-        let buffers = self.kernels.stop_capture();
+        let (buffers, launches) = self.kernels.stop_capture();
         let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(&fail);
         done?;
         let device = self.clone();
-        let graph = graph?.map(|graph| Graph { recorded: Recorded::new(graph), device, buffers });
+        let of = |graph| Graph { recorded: Recorded::new(graph), device, buffers, launches };
+        let graph = graph?.map(of);
         if graph.is_some() {
             self.graphs.recorded.fetch_add(1, Ordering::Relaxed);
         }
@@ -85,5 +89,10 @@ impl Graph {
         self.recorded.replay(&self.device)?;
         self.device.graphs.launched.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How many kernels that launches.
+    pub fn launches(&self) -> usize {
+        self.launches
     }
 }

@@ -120,6 +120,8 @@ struct Capture {
     /// Takes the work in place of the device's stream.
     stream: Arc<CudaStream>,
     kept: Kept,
+    /// Kernels so far.
+    launches: usize,
 }
 
 /// What a graph uses.
@@ -196,13 +198,23 @@ impl Kernels {
             return false;
         }
         let thread = std::thread::current().id();
-        *capture = Some(Capture { thread, stream: stream.clone(), kept: Vec::new() });
+        *capture = Some(Capture { thread, stream: stream.clone(), kept: Vec::new(), launches: 0 });
         true
     }
 
-    /// Ends that, and gives what was used.
-    pub(crate) fn stop_capture(&self) -> Kept {
-        lock(&self.capture).take().map_or_else(Vec::new, |capture| capture.kept)
+    /// Ends that, and gives what was used and how many kernels were launched.
+    pub(crate) fn stop_capture(&self) -> (Kept, usize) {
+        let capture = lock(&self.capture).take();
+        capture.map_or_else(Default::default, |capture| (capture.kept, capture.launches))
+    }
+
+    /// Counts a launch where this thread captures a graph.
+    fn count_launch(&self) {
+        if let Some(capture) = lock(&self.capture).as_mut()
+            && capture.thread == std::thread::current().id()
+        {
+            capture.launches += 1;
+        }
     }
 }
 
@@ -271,6 +283,7 @@ impl Device {
             *shared = grid.shared;
         }
         drop(shared);
+        self.kernels.count_launch();
         let fail = Error::driver("launch a kernel");
         self.context.bind_to_thread().map_err(&fail)?;
         let mut parameters = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];

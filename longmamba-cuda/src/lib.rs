@@ -4,7 +4,10 @@
 //! [SSD](Device::ssd) of Mamba-2, both with LongMamba's mask and its sums of Δ in the same pass; the [causal
 //! convolution](Device::causal_conv1d); [matrix products](Device::matmul) with weights of 32 or 16 bits;
 //! norms, gates, rotary embedding, [attention](Device::attention) over pages, and
-//! [sampling](Device::sample). They take [`Rows`] of a [`Buffer`] in row-major order, strides in elements,
+//! [sampling](Device::sample). For single tokens, when a launch takes longer than its work, some do several
+//! stages: a norm, a product and the convolution [in one](Device::normed_matmul_conv1d), a
+//! [scan](Device::selective_step) with the projection in front of it, or [with its gate](Device::ssd_step). They
+//! take [`Rows`] of a [`Buffer`] in row-major order, strides in elements,
 //! and check every range before they launch. The equations are those of `longmamba-core`, whose oracle they
 //! are tested against.
 //!
@@ -50,6 +53,7 @@ mod rope;
 mod sample;
 mod scan;
 mod ssd;
+mod step;
 mod sums;
 
 pub use attention::{AttentionArgs, AttentionScratch, KV_PAGE, KvPages};
@@ -59,13 +63,14 @@ pub use device::Device;
 pub use elementwise::{Activation, TableElement};
 pub use error::Error;
 pub use graph::{Graph, GraphCounts};
-pub use matmul::{CublasLt, Matrix};
+pub use matmul::{CublasLt, InputNorm, Matrix, NewInputs};
 pub use position::{Position, Positions};
 pub use precision::Precision;
 pub use rope::Rotation;
 pub use sample::{NO_TOKEN, NOT_A_NUMBER, Sampling};
-pub use scan::{ScanElement, SelectiveScanInputs};
+pub use scan::{ScanElement, SelectNorms, SelectiveScanInputs, SelectiveStepInputs};
 pub use ssd::{SsdElement, SsdInputs, SsdScratch};
+pub use step::{STEP_SEQUENCES, StepSequence};
 pub use sums::ChannelSums;
 
 /// The result of every fallible function in this crate.

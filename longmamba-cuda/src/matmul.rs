@@ -3,9 +3,11 @@
 mod cublas_lt;
 mod kernel;
 mod matrix;
+mod normed;
 
 pub use cublas_lt::CublasLt;
 pub use matrix::Matrix;
+pub use normed::{InputNorm, NewInputs};
 
 use crate::arguments::optional;
 use crate::launch::Pointer;
@@ -100,7 +102,7 @@ fn cores(device: &Device, precision: Precision, weight: &Matrix) -> Cores {
 }
 
 /// The address of the whole weight.
-fn address(device: &Device, weight: &Matrix) -> Result<Pointer> {
+pub(crate) fn address(device: &Device, weight: &Matrix) -> Result<Pointer> {
     let len = weight.outputs() * weight.stride();
     match weight.values() {
         Values::F32(buffer) => buffer.pointer(device, 0, len),

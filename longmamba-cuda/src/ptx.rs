@@ -8,10 +8,12 @@ pub(crate) enum Module {
     Elementwise,
     Matmul,
     Norm,
+    Normed,
     Rope,
     Sample,
     Scan,
     Ssd,
+    Step,
 }
 
 macro_rules! text {
@@ -22,10 +24,12 @@ macro_rules! text {
             Module::Elementwise => include_str!(concat!("../ptx/", $target, "/elementwise.ptx")),
             Module::Matmul => include_str!(concat!("../ptx/", $target, "/matmul.ptx")),
             Module::Norm => include_str!(concat!("../ptx/", $target, "/norm.ptx")),
+            Module::Normed => include_str!(concat!("../ptx/", $target, "/normed.ptx")),
             Module::Rope => include_str!(concat!("../ptx/", $target, "/rope.ptx")),
             Module::Sample => include_str!(concat!("../ptx/", $target, "/sample.ptx")),
             Module::Scan => include_str!(concat!("../ptx/", $target, "/scan.ptx")),
             Module::Ssd => include_str!(concat!("../ptx/", $target, "/ssd.ptx")),
+            Module::Step => include_str!(concat!("../ptx/", $target, "/step.ptx")),
         }
     };
 }

@@ -1,5 +1,9 @@
 //! The selective scan of Mamba-1.
 
+mod step;
+
+pub use step::{SelectNorms, SelectiveStepInputs};
+
 use crate::arguments::{Strided, all, optional, product, size};
 use crate::launch::{Grid, Pointer};
 use crate::ptx::Module;

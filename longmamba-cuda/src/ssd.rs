@@ -4,6 +4,7 @@ mod arguments;
 mod element;
 mod scratch;
 mod shape;
+mod step;
 
 pub use element::SsdElement;
 pub use scratch::SsdScratch;
@@ -105,7 +106,9 @@ impl Device {
             Some(mut sums) => sums.pointers(self, shape.batch, shape.heads)?,
             None => [Pointer::NULL; 3],
         };
-        let arguments = Arguments { sums, ..shape.arguments(self, &inputs, y, state)? };
+        let arguments = shape.arguments(self, &inputs, y)?;
+        let state = shape.state(self, shape.batch, state)?;
+        let arguments = Arguments { sums, state, ..arguments };
         if shape.lines() == 0 || len == 0 || shape.head_dim == 0 && !counted {
             return Ok(());
         }

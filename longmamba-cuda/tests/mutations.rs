@@ -5,8 +5,8 @@ mod common;
 
 use longmamba_core::{AnyView, DtLimits, View};
 use longmamba_cuda::{
-    AttentionArgs, Buffer, Device, KvPages, Matrix, Position, Precision, Rows, RowsMut,
-    SelectiveScanInputs, SsdInputs,
+    AttentionArgs, Buffer, Device, InputNorm, KvPages, Matrix, NewInputs, Position, Precision,
+    Rows, RowsMut, SelectiveScanInputs, SelectiveStepInputs, SsdInputs, StepSequence,
 };
 use longmamba_cuda_emulator::{Mutation, TestDriver, driver_for_tests};
 use std::process::Command;
@@ -143,6 +143,94 @@ fn attention(device: &Device, rows: usize) -> Vec<f32> {
     out.to_vec().unwrap()
 }
 
+fn f32_matrix(device: &Device, shape: [usize; 2], seed: u32) -> Matrix {
+    let weight = values(shape[0] * shape[1], seed);
+    Matrix::upload(device, AnyView::F32(View::new(&weight, shape).unwrap())).unwrap()
+}
+
+fn normed(device: &Device) -> Vec<f32> {
+    let (rows, inputs, outputs, width) = (3, 1200, 30, 4);
+    let (x, norm) = (upload(device, rows * inputs, 1), upload(device, inputs, 2));
+    let matrix = f32_matrix(device, [outputs, inputs], 3);
+    let channels = outputs / 2;
+    let taps = upload(device, width * channels, 4);
+    let mut histories = [5, 6, 7].map(|seed| upload(device, (width - 1) * channels, seed));
+    let mut out = device.zeros(rows * outputs).unwrap();
+    let mut convolved = device.zeros(rows * channels).unwrap();
+    let norm = InputNorm { weight: &norm, group: inputs / 2, eps: 1e-5 };
+    let conv = NewInputs {
+        first: 5,
+        width,
+        weight: &taps,
+        bias: None,
+        silu: true,
+        out: RowsMut::all(&mut convolved, channels),
+    };
+    let (x, to) = (Rows::all(&x, inputs), RowsMut::all(&mut out, outputs));
+    let all = histories.iter_mut();
+    device.normed_matmul_conv1d(rows, x, norm, &matrix, None, to, conv, all).unwrap();
+    let [a, b, c] = histories.map(|history| history.to_vec().unwrap());
+    [out.to_vec().unwrap(), convolved.to_vec().unwrap(), a, b, c].concat()
+}
+
+fn selective_step(device: &Device) -> Vec<f32> {
+    let (d_inner, d_state, dt_rank) = (40, 20, 6);
+    let [x, z] = [1, 2].map(|seed| upload(device, d_inner, seed));
+    let [b, c] = [3, 4].map(|seed| upload(device, d_state, seed));
+    let (low, matrix) = (upload(device, dt_rank, 5), f32_matrix(device, [d_inner, dt_rank], 6));
+    let a = negative(device, d_state * d_inner, 7);
+    let mut state = upload(device, d_state * d_inner, 8);
+    let [mut y, mut raw] = [(); 2].map(|()| device.zeros(d_inner).unwrap());
+    let inputs = SelectiveStepInputs {
+        x: Rows::all(&x, d_inner),
+        low: Rows::all(&low, dt_rank),
+        b: Rows::all(&b, d_state),
+        c: Rows::all(&c, d_state),
+        z: Rows::all(&z, d_inner),
+        norms: None,
+        dt_proj: &matrix,
+        a: &a,
+        d: None,
+        dt_bias: None,
+        dt_limits: DtLimits::default(),
+    };
+    let sequence = StepSequence { state: &mut state, delta_min: None, sums: None };
+    let (to_raw, to) = (RowsMut::all(&mut raw, d_inner), RowsMut::all(&mut y, d_inner));
+    device.selective_step(1, inputs, to_raw, to, [sequence]).unwrap();
+    [y.to_vec().unwrap(), raw.to_vec().unwrap(), state.to_vec().unwrap()].concat()
+}
+
+fn ssd_step(device: &Device) -> Vec<f32> {
+    let (heads, head_dim, d_state) = (2, 40, 64);
+    let width = heads * head_dim;
+    let [x, z] = [1, 2].map(|seed| upload(device, width, seed));
+    let dt_raw = upload(device, heads, 3);
+    let [b, c] = [4, 5].map(|seed| upload(device, d_state, seed));
+    let a = negative(device, heads, 6);
+    let mut state = upload(device, width * d_state, 7);
+    let mut y = device.zeros(width).unwrap();
+    let inputs = SsdInputs {
+        batch: 1,
+        heads,
+        groups: 1,
+        x: Rows::all(&x, width),
+        dt_raw: Rows::all(&dt_raw, heads),
+        b: Rows::all(&b, d_state),
+        c: Rows::all(&c, d_state),
+        a: &a,
+        d: None,
+        dt_bias: None,
+        delta_min: None,
+        dt_limits: DtLimits::default(),
+        lengths: None,
+        precision: Precision::Exact,
+    };
+    let sequence = StepSequence { state: &mut state, delta_min: None, sums: None };
+    let (z, to) = (Rows::all(&z, width), RowsMut::all(&mut y, width));
+    device.ssd_step(inputs, z, to, [sequence]).unwrap();
+    [y.to_vec().unwrap(), state.to_vec().unwrap()].concat()
+}
+
 fn argmax(device: &Device) -> Vec<f32> {
     let columns = 3000;
     let logits = upload(device, columns, 1);
@@ -152,7 +240,7 @@ fn argmax(device: &Device) -> Vec<f32> {
 }
 
 /// The workload, the kernel that it is for, and the file that the kernel is in.
-const KERNELS: [(&str, &str, &str); 10] = [
+const KERNELS: [(&str, &str, &str); 13] = [
     ("scan", "selective_scan_8_f32", "scan"),
     ("ssd", "ssd_recurrent_n128_f32", "ssd"),
     ("ssd segments", "ssd_segment_n64_f32", "ssd"),
@@ -163,6 +251,9 @@ const KERNELS: [(&str, &str, &str); 10] = [
     ("layer norm", "layer_norm_4", "norm"),
     ("attention", "attention_tile_64", "attention"),
     ("argmax", "argmax", "sample"),
+    ("normed", "normed_rows_f32_4", "normed"),
+    ("selective step", "selective_step_projected_f32", "step"),
+    ("ssd step", "ssd_step_gated_n128", "step"),
 ];
 
 /// Not a test of its own: what the children of the test below do.
@@ -181,6 +272,9 @@ fn workload() {
         "layer norm" => norm(&device, true),
         "attention" => attention(&device, 40),
         "argmax" => argmax(&device),
+        "normed" => normed(&device),
+        "selective step" => selective_step(&device),
+        "ssd step" => ssd_step(&device),
         other => panic!("there is no workload {other}"),
     };
     let bits: Vec<String> = result.iter().map(|v| format!("{:08x}", v.to_bits())).collect();

@@ -6,10 +6,12 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod step;
 
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
+pub use step::{GatedProjection, NormedConv, SelectScan, StepMemory};
 
 use crate::Result;
 use crate::config::Rope;
@@ -276,6 +278,10 @@ impl DeltaSums {
 
 /// A device: its buffers, and the stages on them. `rows` is the number of tokens that a stage works
 /// on; inputs and outputs say where in their buffers those lie.
+///
+/// The methods that return a `bool` do several stages in one, where that is faster and the device can do
+/// it: within rounding they give the same. `Ok(false)`: nothing was done, and the stages are to be done one
+/// by one. Row i of those that take memories is the one token of the i-th sequence.
 pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// Activations and state, `f32`, of a fixed size.
     type Buffer: Send + Sync + std::fmt::Debug;
@@ -505,6 +511,74 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
         recurrence: &Recurrence<Self>,
         out: &mut [f32],
     ) -> Result<()>;
+
+    /// [`norm`](Self::norm) and [`project`](Self::project) of that, in one.
+    fn norm_project(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        linear: &Linear<Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        let _ = (rows, x, norm, linear, out);
+        Ok(false)
+    }
+
+    /// [`norm`](Self::norm), [`project`](Self::project) and [`conv1d`](Self::conv1d) in one. What goes
+    /// through the convolution need not be in `out`.
+    fn norm_project_conv<'a>(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        stages: NormedConv<'_, Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        out: ColumnsMut<'_, Self::Buffer>,
+        conv_out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool>
+    where
+        Self: 'a,
+    {
+        let _ = (rows, x, stages, memories, out, conv_out);
+        Ok(false)
+    }
+
+    /// Mamba-1: the norms of what was selected, the projection of Δ, and
+    /// [`selective_scan`](Self::selective_scan), in one.
+    fn select_scan<'a>(
+        &self,
+        rows: usize,
+        stages: SelectScan<'_, Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        dt_raw: ColumnsMut<'_, Self::Buffer>,
+        y: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool>
+    where
+        Self: 'a,
+    {
+        let _ = (rows, stages, memories, dt_raw, y);
+        Ok(false)
+    }
+
+    /// Mamba-2: [`ssd`](Self::ssd), gate, norm, and [`project`](Self::project) of that, added to
+    /// `residual`. `y` is room for what is between, heads · head_dim columns.
+    #[allow(clippy::too_many_arguments)]
+    fn scan_gate_project<'a>(
+        &self,
+        rows: usize,
+        inputs: SsdStageInputs<'_, Self::Buffer>,
+        recurrence: &Recurrence<Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        stages: GatedProjection<'_, Self>,
+        y: &mut Self::Buffer,
+        residual: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool>
+    where
+        Self: 'a,
+    {
+        let _ = (rows, inputs, recurrence, memories, stages, y, residual);
+        Ok(false)
+    }
 
     /// Draws the token that [`Sampler::sample_at`](crate::Sampler::sample_at) draws of a copy of `logits`,
     /// one row with a column a token. `None` where the host is to do it: on a device that cannot, and for

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::attention::Attention;
 use crate::backend::{Activation, Backend, Columns, ColumnsMut, Linear, Norm};
 use crate::load::Loader;
-use crate::mixer::Mixer;
+use crate::mixer::{Mixer, Source};
 use crate::model::Step;
 use crate::shared::SharedCall;
 use crate::workspace::Workspace;
@@ -34,22 +34,45 @@ impl<B: Backend> Layer<B> {
         }
         let (backend, rows, width) = (step.backend, step.rows, self.norm.width);
         let Workspace { hidden, mixed, normed, .. } = step.work;
-        let mut input = Columns::all(&*hidden, width);
-        if self.shared.is_some() {
-            // The block speaks to the mixer only; the residual stream stays as it is.
-            backend.copy(rows, input, true, ColumnsMut::all(mixed, width))?;
-            input = Columns::all(&*mixed, width);
-        }
-        backend.norm(rows, input, &self.norm, ColumnsMut::all(normed, width))?;
+        let input = Columns::all(&*hidden, width);
         match &self.mixing {
-            Mixing::Recurrent(mixer, index) => mixer.forward(step, *index)?,
-            Mixing::Attention(attention, index) => attention.forward(step, *index)?,
+            Mixing::Recurrent(mixer, index) => {
+                let from_mixed = self.shared.is_some();
+                if from_mixed {
+                    // The block speaks to the mixer only; the residual stream stays as it is.
+                    backend.copy(rows, input, true, ColumnsMut::all(mixed, width))?;
+                }
+                mixer.forward(step, *index, Source { norm: &self.norm, from_mixed })?;
+            }
+            Mixing::Attention(attention, index) => {
+                backend.norm(rows, input, &self.norm, ColumnsMut::all(normed, width))?;
+                attention.forward(step, *index)?;
+            }
         }
         match &self.mlp {
             Some(mlp) => mlp.forward(step),
             None => Ok(()),
         }
     }
+}
+
+/// The rows of `x` through a norm and a linear map, to the rows of `out`; `normed` is room for what is between.
+pub(crate) fn norm_project<B: Backend>(
+    backend: &B,
+    rows: usize,
+    x: Columns<'_, B::Buffer>,
+    norm: &Norm<B>,
+    normed: &mut B::Buffer,
+    linear: &Linear<B>,
+    out: &mut B::Buffer,
+) -> Result<()> {
+    let (width, outputs) = (norm.width, linear.outputs);
+    if backend.norm_project(rows, x, norm, linear, ColumnsMut::all(&mut *out, outputs))? {
+        return Ok(());
+    }
+    backend.norm(rows, x, norm, ColumnsMut::all(normed, width))?;
+    let normed = Columns::all(&*normed, width);
+    backend.project(rows, normed, linear, false, ColumnsMut::all(out, outputs))
 }
 
 /// The gated MLP after the mixer, in the state-spaces format.
@@ -75,10 +98,8 @@ impl<B: Backend> Mlp<B> {
         let (backend, rows) = (step.backend, step.rows);
         let (width, inner) = (self.norm.width, self.down.inputs);
         let Workspace { hidden, normed, mlp_up, mlp, .. } = step.work;
-        let (from, to) = (Columns::all(&*hidden, width), ColumnsMut::all(normed, width));
-        backend.norm(rows, from, &self.norm, to)?;
-        let (from, to) = (Columns::all(&*normed, width), ColumnsMut::all(mlp_up, 2 * inner));
-        backend.project(rows, from, &self.up, false, to)?;
+        let from = Columns::all(&*hidden, width);
+        norm_project(backend, rows, from, &self.norm, normed, &self.up, mlp_up)?;
         let up = Columns::all(&*mlp_up, 2 * inner);
         let (value, gate) = (up.part(0, inner), up.part(inner, inner));
         backend.gate(rows, value, gate, Activation::Silu, ColumnsMut::all(mlp, inner))?;

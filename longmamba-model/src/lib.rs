@@ -173,7 +173,8 @@ mod workspace;
 pub use backend::CudaBackend;
 pub use backend::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, DeltaSums,
-    KV_PAGE, Linear, Norm, Position, Recurrence, ScanInputs, SsdStageInputs,
+    GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Recurrence, ScanInputs,
+    SelectScan, SsdStageInputs, StepMemory,
 };
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};

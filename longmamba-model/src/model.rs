@@ -4,7 +4,7 @@ use crate::attention::Attention;
 use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm};
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::config::{Config, LayerKind};
-use crate::layer::{Layer, Mixing, Mlp};
+use crate::layer::{Layer, Mixing, Mlp, norm_project};
 use crate::load::Loader;
 use crate::mixer::{Mixer, Rates};
 use crate::names::{HEAD, drop_copies, shared_blocks};
@@ -256,9 +256,7 @@ impl<B: Backend> Model<B> {
         let Workspace { hidden, normed, logits, .. } = work;
         let (backend, width) = (&self.backend, self.config.d_model);
         let last = Columns::all(&*hidden, width).skip_rows(first);
-        backend.norm(rows, last, &self.final_norm, ColumnsMut::all(normed, width))?;
-        let (u, out) = (Columns::all(&*normed, width), ColumnsMut::all(logits, self.head.outputs));
-        backend.project(rows, u, &self.head, false, out)
+        norm_project(backend, rows, last, &self.final_norm, normed, &self.head, logits)
     }
 }
 

@@ -132,6 +132,11 @@ impl<B: Backend> Sequence<B> {
         self.applied.rewrite(backend, index, reading, rows, own, dt_raw, selection, room)
     }
 
+    /// Whether the scan of a recurrent layer takes its own recurrence, and Δ as it is.
+    pub(crate) fn leaves_scan(&self, index: usize) -> bool {
+        self.applied.leaves_scan(index, self.reading())
+    }
+
     /// What is being read.
     pub(crate) fn reading(&self) -> Reading {
         match self.total {

@@ -6,6 +6,8 @@ mod common;
 mod generate;
 #[path = "cuda/recorded.rs"]
 mod recorded;
+#[path = "cuda/steps.rs"]
+mod steps;
 
 use common::{all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::eval::perplexity::{Windows, perplexity};

@@ -6,9 +6,12 @@ mod attention;
 mod conv1d;
 mod copy;
 mod filter;
+mod gated_step;
+mod normed;
 mod product;
 mod rows;
 mod scan;
+mod selective_step;
 mod ssd;
 
 pub(super) use copy::Copy;
@@ -26,6 +29,9 @@ pub(super) fn all(options: &Options) -> Vec<Entry> {
         rows::entries,
         attention::entries,
         argmax::entries,
+        normed::entries,
+        selective_step::entries,
+        gated_step::entries,
     ];
     parts.into_iter().flat_map(|part| part(options)).collect()
 }

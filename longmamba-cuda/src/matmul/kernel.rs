@@ -92,7 +92,7 @@ impl Problem {
 
     /// As many warps to a sum as it takes for 32 on each multiprocessor, but not more than there are chunks
     /// of inputs. The number of rows has no say, so that it cannot change the sums.
-    fn halvings(&self) -> u32 {
+    pub(super) fn halvings(&self) -> u32 {
         let wanted = (32 * self.multiprocessors).div_ceil(self.outputs.max(1));
         let most = self.inputs.div_ceil(CHUNK);
         wanted.min(most).next_power_of_two().min(FEW_WARPS).ilog2()

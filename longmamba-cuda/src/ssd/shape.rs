@@ -75,13 +75,22 @@ impl Shape {
         Grid { blocks: [x, y, self.batch as u32], ..plane }
     }
 
-    /// The arguments of a scan in one piece, without sums. All ranges are checked here.
+    /// The address of the states of `sequences` sequences.
+    pub(super) fn state(
+        &self,
+        device: &Device,
+        sequences: usize,
+        state: &Buffer<f32>,
+    ) -> Result<Pointer> {
+        all(device, "state", state, [sequences, self.heads, self.d_state, self.head_dim])
+    }
+
+    /// The arguments of a scan in one piece, without state and sums. All other ranges are checked here.
     pub(super) fn arguments<T: SsdElement>(
         &self,
         device: &Device,
         inputs: &SsdInputs<'_, T>,
         mut y: RowsMut<'_, T>,
-        state: &Buffer<f32>,
     ) -> Result<Arguments> {
         let Shape { batch, len, heads, groups, head_dim, d_state } = *self;
         let too_many =
@@ -98,7 +107,7 @@ impl Shape {
             b: Strided::new(device, "B", inputs.b, rows, states)?,
             c: Strided::new(device, "C", inputs.c, rows, states)?,
             y: Strided::new_mut(device, "y", &mut y, rows, width)?,
-            state: all(device, "state", state, [batch, heads, d_state, head_dim])?,
+            state: Pointer::NULL,
             a: all(device, "A", inputs.a, [heads])?,
             d: optional(device, "D", inputs.d, [d])?,
             dt_bias: optional(device, "dt_bias", inputs.dt_bias, [heads])?,

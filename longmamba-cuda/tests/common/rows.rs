@@ -1,8 +1,9 @@
 //! Rows on the device, with gaps that hold NaN, and comparison.
 #![allow(dead_code, reason = "each test crate uses a part")]
 
-use longmamba_core::Element;
-use longmamba_cuda::{Buffer, Device, DeviceElement, Rows, RowsMut};
+use half::{bf16, f16};
+use longmamba_core::{AnyView, DType, Element, View};
+use longmamba_cuda::{Buffer, Device, DeviceElement, Matrix, Rows, RowsMut};
 
 /// A small generator (xorshift), the same on every platform.
 pub struct Random(u64);
@@ -27,6 +28,33 @@ impl Random {
 /// The values that elements of type T can hold.
 pub fn rounded<T: Element>(values: &[f32]) -> Vec<f32> {
     values.iter().map(|&v| T::from_f32(v).to_f32()).collect()
+}
+
+/// A weight `[outputs, inputs]` of random numbers on the device, and what it holds.
+pub fn weight(
+    device: &Device,
+    random: &mut Random,
+    dtype: DType,
+    shape: [usize; 2],
+) -> (Vec<f32>, Matrix) {
+    let values = random.vec(shape[0] * shape[1], -1.0, 1.0);
+    let upload = |view: AnyView<'_, 2>| Matrix::upload(device, view).unwrap();
+    match dtype {
+        DType::F32 => {
+            let matrix = upload(AnyView::F32(View::new(&values, shape).unwrap()));
+            (values, matrix)
+        }
+        DType::F16 => {
+            let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+            let matrix = upload(AnyView::F16(View::new(&halves, shape).unwrap()));
+            (rounded::<f16>(&values), matrix)
+        }
+        DType::BF16 => {
+            let halves: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+            let matrix = upload(AnyView::BF16(View::new(&halves, shape).unwrap()));
+            (rounded::<bf16>(&values), matrix)
+        }
+    }
 }
 
 /// Rows in a buffer that is larger: a kernel that reads what lies between shows it in its result, and one

@@ -1,8 +1,10 @@
 mod draw;
+mod step;
 
 use super::{
-    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
-    Position, Recurrence, ScanInputs, SsdStageInputs,
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, GatedProjection,
+    Linear, Norm, NormedConv, Position, Recurrence, ScanInputs, SelectScan, SsdStageInputs,
+    StepMemory,
 };
 use crate::config::Rope;
 use crate::sample::SampleOptions;
@@ -499,6 +501,53 @@ impl Backend for CudaBackend {
         let (bias, to) = (Some(&*recurrence.dt_bias), RowsMut::all(&mut delta, width));
         self.device.delta(rows, dt_raw.rows(), bias, recurrence.dt_limits, to)?;
         Ok(delta.read(0, out)?)
+    }
+
+    fn norm_project(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        linear: &Linear<Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        self.normed_product(rows, x, norm, linear, out)
+    }
+
+    fn norm_project_conv<'a>(
+        &self,
+        rows: usize,
+        x: Columns<'_, Self::Buffer>,
+        stages: NormedConv<'_, Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        out: ColumnsMut<'_, Self::Buffer>,
+        conv_out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        self.normed_conv(rows, x, stages, memories, out, conv_out)
+    }
+
+    fn select_scan<'a>(
+        &self,
+        rows: usize,
+        stages: SelectScan<'_, Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        dt_raw: ColumnsMut<'_, Self::Buffer>,
+        y: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        self.selective_step(rows, stages, memories, dt_raw, y)
+    }
+
+    fn scan_gate_project<'a>(
+        &self,
+        rows: usize,
+        inputs: SsdStageInputs<'_, Self::Buffer>,
+        recurrence: &Recurrence<Self>,
+        memories: impl Iterator<Item = StepMemory<'a, Self>>,
+        stages: GatedProjection<'_, Self>,
+        y: &mut Self::Buffer,
+        residual: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        self.ssd_step(rows, inputs, recurrence, memories, stages, y, residual)
     }
 
     fn sample(

@@ -113,6 +113,12 @@ impl<B: Backend> Applied<B> {
         self.method().is_some_and(rewrites)
     }
 
+    /// Whether a layer's scan takes its own recurrence, and Δ as it is.
+    pub(crate) fn leaves_scan(&self, layer: usize, reading: Reading) -> bool {
+        let other = self.layers.get(layer).is_some_and(|l| l.recurrence.is_some());
+        !other && !self.method().is_some_and(|m| m.rewrites(layer, reading))
+    }
+
     /// The recurrence of a layer whose own is `own`.
     pub(crate) fn recurrence<'a>(
         &'a self,

@@ -1,6 +1,8 @@
-use super::Rates;
+use super::{Rates, Source, memories, project_in};
 use crate::Result;
-use crate::backend::{Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, ScanInputs};
+use crate::backend::{
+    Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, ScanInputs, SelectScan,
+};
 use crate::config::MixerConfig;
 use crate::load::{Loader, transposed};
 use crate::methods::{Selection, keep_rows, read_rows};
@@ -64,27 +66,54 @@ impl<B: Backend> Mamba1<B> {
         })
     }
 
-    pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+    pub(super) fn forward(
+        &self,
+        step: &mut Step<'_, B>,
+        index: usize,
+        source: Source<'_, B>,
+    ) -> Result<()> {
+        project_in(step, index, source, &self.in_proj, 0, &self.conv)?;
+        let width = self.dt_rank + 2 * self.d_state;
+        let Workspace { conv, select, .. } = &mut *step.work;
+        let (x, to) = (Columns::all(&*conv, self.d_inner), ColumnsMut::all(select, width));
+        step.backend.project(step.rows, x, &self.x_proj, false, to)?;
+        if !self.select_scan(step, index)? {
+            self.select(step)?;
+            self.cut(step, index)?;
+            self.scan(step, index)?;
+        }
+        let Workspace { hidden, y, .. } = &mut *step.work;
+        let y = Columns::all(&*y, self.d_inner);
+        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
+        step.backend.project(step.rows, y, &self.out_proj, true, residual)
+    }
+
+    /// In a step, from what was selected to y, where the device does that in one.
+    fn select_scan(&self, step: &mut Step<'_, B>, index: usize) -> Result<bool> {
         let Self { d_inner, d_state, dt_rank, .. } = *self;
         let Step { backend, rows, work, segments, sequences } = step;
-        let (backend, rows) = (*backend, *rows);
-        let Workspace { normed, projected, conv, select, selected, dt_raw, .. } = &mut **work;
+        let Workspace { projected, conv, select, dt_raw, y, .. } = &mut **work;
+        let Some(memories) = memories(segments, sequences, index) else { return Ok(false) };
+        let chosen = Columns::all(&*select, dt_rank + 2 * d_state);
+        let stages = SelectScan {
+            x: Columns::all(&*conv, d_inner),
+            low: chosen.part(0, dt_rank),
+            b: chosen.part(dt_rank, d_state),
+            c: chosen.part(dt_rank + d_state, d_state),
+            z: Columns::all(&*projected, 2 * d_inner).part(d_inner, d_inner),
+            norms: self.select_norms.as_ref(),
+            dt_proj: &self.dt_proj,
+            recurrence: &self.recurrence,
+        };
+        let raw = ColumnsMut::all(dt_raw, d_inner);
+        backend.select_scan(*rows, stages, memories, raw, ColumnsMut::all(y, d_inner))
+    }
 
-        let u = Columns::all(&*normed, self.in_proj.inputs);
-        let xz = ColumnsMut::all(projected, 2 * d_inner);
-        backend.project(rows, u, &self.in_proj, false, xz)?;
-        let xz = Columns::all(&*projected, 2 * d_inner);
-
-        for s in &**segments {
-            let (state, _) = sequences[s.sequence].recurrent(index);
-            let x = xz.part(0, d_inner).skip_rows(s.first);
-            let out = ColumnsMut::all(conv, d_inner).skip_rows(s.first);
-            backend.conv1d(s.rows, x, &self.conv, &mut state.conv_history, out)?;
-        }
-        let x = Columns::all(&*conv, d_inner);
-
-        let width = dt_rank + 2 * d_state;
-        backend.project(rows, x, &self.x_proj, false, ColumnsMut::all(select, width))?;
+    /// The norms of what was selected, and Δ.
+    fn select(&self, step: &mut Step<'_, B>) -> Result<()> {
+        let Self { d_inner, d_state, dt_rank, .. } = *self;
+        let (backend, rows, width) = (step.backend, step.rows, dt_rank + 2 * d_state);
+        let Workspace { select, selected, dt_raw, .. } = &mut *step.work;
         let mut chosen = Columns::all(&*select, width);
         if let Some([of_delta, of_state]) = &self.select_norms {
             for (first, norm) in [(0, of_delta), (dt_rank, of_state), (dt_rank + d_state, of_state)]
@@ -95,9 +124,7 @@ impl<B: Backend> Mamba1<B> {
             chosen = Columns::all(&*selected, width);
         }
         let raw = ColumnsMut::all(dt_raw, d_inner);
-        backend.project(rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)?;
-        self.cut(step, index)?;
-        self.scan(step, index)
+        backend.project(rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)
     }
 
     /// From here on a method may see fewer tokens.
@@ -119,13 +146,12 @@ impl<B: Backend> Mamba1<B> {
         Ok(())
     }
 
-    /// What was selected, through the scan to the residual stream.
+    /// From what was selected to y.
     fn scan(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
         let Self { d_inner, d_state, dt_rank, .. } = *self;
-        let Step { backend, rows, work, segments, sequences } = step;
-        let (backend, rows) = (*backend, *rows);
-        let Workspace { hidden, projected, conv, select, selected, dt_raw, rewritten, y, .. } =
-            &mut **work;
+        let Step { backend, work, segments, sequences, .. } = step;
+        let backend = *backend;
+        let Workspace { projected, conv, select, selected, dt_raw, rewritten, y, .. } = &mut **work;
         let (x, xz) = (Columns::all(&*conv, d_inner), Columns::all(&*projected, 2 * d_inner));
         let chosen = if self.select_norms.is_some() { selected } else { select };
         let chosen = Columns::all(&*chosen, dt_rank + 2 * d_state);
@@ -162,13 +188,10 @@ impl<B: Backend> Mamba1<B> {
                 delta_min,
                 &mut state.ssm,
                 &mut state.sums,
-                ColumnsMut::all(y, d_inner).skip_rows(s.first),
+                ColumnsMut::all(&mut *y, d_inner).skip_rows(s.first),
             )?;
         }
-
-        let y = Columns::all(&*y, d_inner);
-        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
-        backend.project(rows, y, &self.out_proj, true, residual)
+        Ok(())
     }
 
     pub(super) fn rates(&self, backend: &B) -> Result<Rates> {

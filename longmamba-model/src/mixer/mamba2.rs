@@ -1,7 +1,8 @@
-use super::Rates;
+use super::{Rates, Source, memories, project_in};
 use crate::Result;
 use crate::backend::{
-    Activation, Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, SsdStageInputs,
+    Activation, Backend, Columns, ColumnsMut, Conv, GatedProjection, Linear, Norm, Recurrence,
+    SsdStageInputs,
 };
 use crate::config::{Format, GateKind, MixerConfig};
 use crate::load::Loader;
@@ -117,27 +118,55 @@ impl<B: Backend> Mamba2<B> {
         })
     }
 
-    pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
-        let Self { d_inner, d_mlp, .. } = *self;
-        let Step { backend, rows, work, segments, sequences } = step;
-        let (backend, rows) = (*backend, *rows);
-        let Workspace { normed, projected, conv, .. } = &mut **work;
-
-        let u = Columns::all(&*normed, self.in_proj.inputs);
-        let all = ColumnsMut::all(projected, self.in_proj.outputs);
-        backend.project(rows, u, &self.in_proj, false, all)?;
-        let all = Columns::all(&*projected, self.in_proj.outputs);
-        let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
-
-        let xbc = zxbcdt.part(d_inner, self.conv.channels);
-        for s in &**segments {
-            let (state, _) = sequences[s.sequence].recurrent(index);
-            let out = ColumnsMut::all(conv, self.conv.channels).skip_rows(s.first);
-            let history = &mut state.conv_history;
-            backend.conv1d(s.rows, xbc.skip_rows(s.first), &self.conv, history, out)?;
+    pub(super) fn forward(
+        &self,
+        step: &mut Step<'_, B>,
+        index: usize,
+        source: Source<'_, B>,
+    ) -> Result<()> {
+        let first = 2 * self.d_mlp + self.d_inner;
+        project_in(step, index, source, &self.in_proj, first, &self.conv)?;
+        if self.scan_gate_project(step, index)? {
+            return Ok(());
         }
         self.cut(step, index)?;
         self.scan(step, index)
+    }
+
+    /// In a step, from the convolution to the residual stream, where the device does that in one.
+    fn scan_gate_project(&self, step: &mut Step<'_, B>, index: usize) -> Result<bool> {
+        let Step { backend, rows, work, segments, sequences } = step;
+        let Workspace { hidden, projected, conv, y, .. } = &mut **work;
+        let norm = match (&self.gate, self.d_mlp) {
+            (Gate::Norm(norm), 0) => Some(norm),
+            (Gate::Plain, 0) => None,
+            // The gate comes after the norm, or the MLP's columns go through the same projection.
+            _ => return Ok(false),
+        };
+        let Some(memories) = memories(segments, sequences, index) else { return Ok(false) };
+        let all = Columns::all(&*projected, self.in_proj.outputs);
+        let stages = GatedProjection { z: all.part(0, self.d_inner), norm, linear: &self.out_proj };
+        let inputs = self.inputs(all, conv);
+        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
+        backend.scan_gate_project(*rows, inputs, &self.recurrence, memories, stages, y, residual)
+    }
+
+    /// What the scan reads, of the projection's columns and the convolution's.
+    fn inputs<'a>(
+        &self,
+        projected: Columns<'a, B::Buffer>,
+        conv: &'a B::Buffer,
+    ) -> SsdStageInputs<'a, B::Buffer> {
+        let Self { heads, groups, d_inner, d_state, .. } = *self;
+        let xbc = Columns::all(conv, self.conv.channels);
+        SsdStageInputs {
+            x: xbc.part(0, d_inner),
+            dt_raw: self.dt_raw(projected),
+            b: xbc.part(d_inner, groups * d_state),
+            c: xbc.part(d_inner + groups * d_state, groups * d_state),
+            heads,
+            groups,
+        }
     }
 
     /// From here on a method may see fewer tokens.
@@ -163,17 +192,8 @@ impl<B: Backend> Mamba2<B> {
         let (backend, rows) = (*backend, *rows);
         let Workspace { scratch, hidden, projected, conv, rewritten, y, gated, .. } = &mut **work;
         let all = Columns::all(&*projected, self.in_proj.outputs);
-        let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
-        let xbc = Columns::all(&*conv, self.conv.channels);
-
-        let inputs = SsdStageInputs {
-            x: xbc.part(0, d_inner),
-            dt_raw: self.dt_raw(all),
-            b: xbc.part(d_inner, groups * self.d_state),
-            c: xbc.part(d_inner + groups * self.d_state, groups * self.d_state),
-            heads,
-            groups,
-        };
+        let z = all.part(2 * d_mlp, d_inner);
+        let inputs = self.inputs(all, conv);
         for s in &**segments {
             let sequence = &mut sequences[s.sequence];
             let mut inputs = inputs.skip_rows(s.first);
@@ -201,12 +221,12 @@ impl<B: Backend> Mamba2<B> {
                 delta_min,
                 &mut state.ssm,
                 &mut state.sums,
-                ColumnsMut::all(y, d_inner).skip_rows(s.first),
+                ColumnsMut::all(&mut *y, d_inner).skip_rows(s.first),
             )?;
         }
 
         let width = d_mlp + d_inner;
-        let (y, z) = (Columns::all(&*y, d_inner), zxbcdt.part(0, d_inner));
+        let y = Columns::all(&*y, d_inner);
         let out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
         match &self.gate {
             Gate::Norm(norm) => backend.gated_norm(rows, y, z, norm, d_inner / groups, out)?,

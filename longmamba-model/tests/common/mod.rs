@@ -138,7 +138,7 @@ impl Shape {
         self.model_on(backend())
     }
 
-    pub fn model_on(&self, backend: CpuBackend) -> Arc<Model> {
+    pub fn model_on<B: Backend>(&self, backend: B) -> Arc<Model<B>> {
         let file = Arc::new(safetensors_file(&self.tensors()));
         Model::from_bytes(self.config().as_bytes(), file, "random", backend).unwrap()
     }

@@ -100,14 +100,14 @@ fn entry(model: &str, layer: &str, dtype: DType, precision: Precision, shape: [u
 }
 
 /// A weight on the host.
-enum Weight {
+pub(super) enum Weight {
     F32(Vec<f32>),
     F16(Vec<f16>),
     BF16(Vec<bf16>),
 }
 
 impl Weight {
-    fn new(dtype: DType, len: usize) -> Self {
+    pub(super) fn new(dtype: DType, len: usize) -> Self {
         match dtype {
             DType::F32 => Weight::F32(WEIGHT.range(0..len)),
             DType::F16 => Weight::F16(WEIGHT.range(0..len)),
@@ -115,7 +115,7 @@ impl Weight {
         }
     }
 
-    fn view(&self, shape: [usize; 2]) -> longmamba_core::Result<AnyView<'_, 2>> {
+    pub(super) fn view(&self, shape: [usize; 2]) -> longmamba_core::Result<AnyView<'_, 2>> {
         Ok(match self {
             Weight::F32(w) => AnyView::F32(View::new(w, shape)?),
             Weight::F16(w) => AnyView::F16(View::new(w, shape)?),
