@@ -136,7 +136,7 @@ impl CublasLt {
             bias: bias.is_some(),
             alignments: operands_at.alignments(),
         };
-        if plans.len() >= PLANS {
+        if plans.len() >= PLANS && !plans.contains_key(&shape) {
             plans.clear();
         }
         let plan = match plans.entry(shape) {
