@@ -34,7 +34,8 @@ struct NormedStates {
     const float *norm;
     float scale;
 
-    __device__ __forceinline__ NormedStates(const SelectiveStep &a, const float *values) : norm(a.state_norm), scale(1) {
+    __device__ __forceinline__ NormedStates(const SelectiveStep &a, const float *values)
+        : norm(a.state_norm), scale(1) {
         if (!norm) return;
         float squares = 0;
         for (u32 n = threadIdx.x % 32; n < a.scan.d_state; n += 32) squares = fmaf(values[n], values[n], squares);

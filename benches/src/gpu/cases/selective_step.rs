@@ -180,6 +180,11 @@ impl Step {
     }
 }
 
+/// The rows from `index` on.
+fn row(rows: Rows<'_, f32>, index: usize) -> Rows<'_, f32> {
+    Rows { first: rows.first + index * rows.stride, ..rows }
+}
+
 /// Operations of dt_proj, and as the scan counts them. Bytes: dt_proj's weight, x, z and what was selected in, y
 /// out, the states both ways, and A.
 fn work(dtype: DType, shape: Shape) -> Work {
@@ -244,15 +249,13 @@ impl Case for Step {
             device.matmul(sequences, low, dt_proj, None, false, Precision::Exact, to)?;
             let dt_raw = Rows::all(&*dt_raw, d_inner);
             for (s, (state, sums)) in memories.iter_mut().enumerate() {
-                let row =
-                    |rows: Rows<'_, f32>| Rows { first: rows.first + s * rows.stride, ..rows };
                 let inputs = SelectiveScanInputs {
                     batch: 1,
-                    x: row(x),
-                    dt_raw: row(dt_raw),
-                    b: row(b),
-                    c: row(c),
-                    z: Some(row(z)),
+                    x: row(x, s),
+                    dt_raw: row(dt_raw, s),
+                    b: row(b, s),
+                    c: row(c, s),
+                    z: Some(row(z, s)),
                     a,
                     d: Some(d),
                     dt_bias: Some(dt_bias),
