@@ -45,6 +45,10 @@ trait Case {
     fn arithmetic(&self) -> Arithmetic;
     /// How many launches go through inputs of their own before the first come again.
     fn sets(&self) -> usize;
+    /// Whether it can be part of a graph.
+    fn recordable(&self) -> bool {
+        true
+    }
     /// Compares the first launch's answer with the CPU's and gives the largest difference, relative to
     /// the largest value.
     fn check(&mut self) -> Result<f64>;

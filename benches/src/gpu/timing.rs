@@ -105,7 +105,7 @@ fn seconds(
 }
 
 /// The same launches out of a graph, as models decode: without the host's part. `None` where a launch is
-/// long.
+/// long, or cannot be recorded.
 pub(super) fn replayed(
     device: &Device,
     case: &mut dyn Case,
@@ -113,7 +113,7 @@ pub(super) fn replayed(
     effort: Effort,
 ) -> Result<Option<Times>> {
     let quick = effort.repeats == 1;
-    if launched.median() > SHORT && !quick {
+    if !case.recordable() || launched.median() > SHORT && !quick {
         return Ok(None);
     }
     let sets = case.sets();
