@@ -19,7 +19,7 @@ pub(crate) fn attend<B: Backend>(
     let Step { backend, work, segments, sequences, .. } = step;
     let Workspace { scratch, qkv, attended, .. } = &mut **work;
     let (q_width, kv_width) = (config.q_width(), config.kv_width());
-    for s in *segments {
+    for s in &**segments {
         let sequence = &mut sequences[s.sequence];
         let position = sequence.position;
         if let Some(rope) = config.rope {
@@ -94,7 +94,7 @@ impl<B: Backend> Attention<B> {
         match &self.conv {
             None => backend.copy(rows, from, false, ColumnsMut::all(qkv, qkv_width))?,
             Some(conv) => {
-                for s in *segments {
+                for s in &**segments {
                     let history = &mut sequences[s.sequence].caches[index].conv_history;
                     let out = ColumnsMut::all(qkv, qkv_width).skip_rows(s.first);
                     backend.conv1d(s.rows, from.skip_rows(s.first), conv, history, out)?;

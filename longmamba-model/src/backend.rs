@@ -157,6 +157,13 @@ pub struct Recurrence<B: Backend> {
     pub dtype: DType,
 }
 
+impl<B: Backend> Clone for Recurrence<B> {
+    fn clone(&self) -> Self {
+        let Recurrence { a, d, dt_bias, .. } = self;
+        Recurrence { a: a.clone(), d: d.clone(), dt_bias: dt_bias.clone(), ..*self }
+    }
+}
+
 /// The activations that a Mamba-1 scan reads.
 #[derive(Debug)]
 pub struct ScanInputs<'a, Buffer> {

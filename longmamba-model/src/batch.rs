@@ -42,9 +42,15 @@ impl<B: Backend> Batch<B> {
     /// `count` sequences that have read nothing yet.
     ///
     /// # Errors
-    /// As [`Model::session`].
+    /// As [`Model::session`]; [`Error::Argument`] for a method that looks at a whole prompt at once.
     pub fn new(model: Arc<Model<B>>, options: SessionOptions, count: usize) -> Result<Self> {
         options.check(&model)?;
+        if let Some(method) = options.resolved()?.filter(|m| m.needs_whole()) {
+            let name = method.name();
+            return Err(Error::argument(format!(
+                "method {name} looks at one whole prompt at a time; use a session for each, not a batch"
+            )));
+        }
         let sequences =
             (0..count).map(|_| Sequence::new(&model, &options)).collect::<Result<_>>()?;
         let work = Workspace::new(model.config(), options.chunk_len, model.backend())?;
@@ -116,7 +122,7 @@ impl<B: Backend> Batch<B> {
         }
         for (sequence, &total) in self.sequences.iter_mut().zip(totals) {
             if total > 0 {
-                sequence.announce(&self.model, &self.options, total)?;
+                sequence.announce(&self.model, total)?;
             }
         }
         Ok(())
@@ -137,11 +143,11 @@ impl<B: Backend> Batch<B> {
         for (sequence, prompt) in self.sequences.iter().zip(prompts).filter(|(_, p)| !p.is_empty())
         {
             check_tokens(&self.model, prompt)?;
-            sequence.check_more(&self.options, prompt.len())?;
+            sequence.check_more(prompt.len())?;
         }
         for (sequence, prompt) in self.sequences.iter_mut().zip(prompts) {
             if !prompt.is_empty() {
-                sequence.begin(&self.model, &self.options, prompt.len())?;
+                sequence.begin(&self.model, prompt.len())?;
             }
         }
         self.read(prompts)
@@ -188,13 +194,13 @@ impl<B: Backend> Batch<B> {
     ///
     /// # Errors
     /// [`Error::Argument`] where the session is one of another model, or reads its prompt in another
-    /// way (plan, lookup, window).
+    /// way (method, window).
     pub fn push(&mut self, session: Session<B>) -> Result<usize> {
         if !Arc::ptr_eq(&session.model, &self.model) {
             return Err(Error::argument("the session belongs to another model than the batch"));
         }
-        if !session.options.reads_like(&self.options) {
-            return Err(Error::argument("the session has another plan or window than the batch"));
+        if session.options.identity()? != self.options.identity()? {
+            return Err(Error::argument("the session has another method or window than the batch"));
         }
         self.sequences.push(session.sequence);
         Ok(self.len() - 1)

@@ -1,11 +1,10 @@
 //! Calibration: the unmodified model reads windows of its training length, the policy watches Δ.
 
 use crate::backend::Backend;
-use crate::mixer::Rates;
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::{Error, Result};
-use longmamba_core::policy::{Calibration, CalibrationSettings, ChannelBlock, Decay, Plan};
+use longmamba_core::policy::{Calibration, CalibrationSettings, ChannelBlock, Plan};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -57,12 +56,8 @@ pub fn calibrate<B: Backend>(
         }
         let mut session = model.session(options.clone())?;
         session.prefill_observed(window, &mut |layer, delta| {
-            let decay = match &rates[layer] {
-                Rates::PerHead(a) => Decay::PerHead(a),
-                Rates::PerState { a, d_state } => Decay::PerState { a, d_state: *d_state },
-            };
             let measure = |blocks: Vec<_>| blocks.into_par_iter().for_each(ChannelBlock::measure);
-            Ok(calibration.add_blocks(layer, delta, decay, measure)?)
+            Ok(calibration.add_blocks(layer, delta, rates[layer].decay(), measure)?)
         })?;
         progress(done + 1);
     }

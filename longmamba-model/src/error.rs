@@ -191,6 +191,50 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A part of a prompt, where a method looks at all of it at once.
+    #[error(
+        "method {method} looks at the whole prompt at once: {announced} tokens were announced, {given} were \
+         given; give all to one prefill call"
+    )]
+    Whole {
+        /// The method.
+        method: &'static str,
+        /// The number given to `prefill_of`.
+        announced: usize,
+        /// The number of tokens so far.
+        given: usize,
+    },
+    /// Logits of a token that a method may drop.
+    #[error(
+        "method {method} is sure to keep the last {sure} of {total} tokens only; it may drop token {token}, \
+         whose logits were asked for"
+    )]
+    Dropped {
+        /// The method.
+        method: &'static str,
+        /// How many tokens at the end are always kept.
+        sure: usize,
+        /// Tokens of the prompt.
+        total: usize,
+        /// The first token whose logits were asked for.
+        token: usize,
+    },
+    /// What was tuned for another model.
+    #[error(
+        "the {method} factors were tuned for model {tuned} and cannot be used with model {model}: they \
+         differ in {}; tune this model",
+        differ.join(" and ")
+    )]
+    OtherModel {
+        /// The method.
+        method: &'static str,
+        /// The model that they were tuned for.
+        tuned: String,
+        /// The model that they were used with.
+        model: String,
+        /// In what the two differ.
+        differ: Vec<&'static str>,
+    },
     /// An argument outside its range; the text names it.
     #[error("{0}")]
     Argument(String),

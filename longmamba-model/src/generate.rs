@@ -156,7 +156,7 @@ fn draw<B: Backend>(
 const BLOCK: usize = 1 << 16;
 
 /// Reads a whole file as the prompt of a byte model, block by block: the memory does not depend on
-/// the file's size, which is taken from the file system before the first byte is read. `progress` is
+/// the file's size (unless the session's method looks at the whole prompt at once), which is taken from the file system before the first byte is read. `progress` is
 /// called with the number of bytes read so far.
 ///
 /// # Errors
@@ -179,12 +179,17 @@ pub fn prefill_file<B: Backend>(
     let total = usize::try_from(meta.len())
         .map_err(|_| Error::malformed(path, "more bytes than this machine can count"))?;
     session.prefill_of(total)?;
-    let mut block = vec![0; BLOCK.min(total)];
+    let whole = session.looks_at_whole_prompt();
+    let mut block = vec![0; if whole { total } else { BLOCK.min(total) }];
     let mut tokens = Vec::with_capacity(block.len());
     let mut done = 0;
     while done < total {
         let room = block.len().min(total - done);
-        let read = file.read(&mut block[..room]).map_err(Error::io(path))?;
+        let read = match whole {
+            true => file.read_exact(&mut block).map(|()| total),
+            false => file.read(&mut block[..room]),
+        };
+        let read = read.map_err(Error::io(path))?;
         if read == 0 {
             return Err(Error::malformed(path, format!("ended after {done} of {total} bytes")));
         }

@@ -151,6 +151,7 @@ mod import_plan;
 mod json;
 mod layer;
 mod load;
+pub mod methods;
 mod mixer;
 mod mmap;
 mod model;

@@ -4,11 +4,12 @@ mod mamba1;
 mod mamba2;
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Backend, Recurrence};
 use crate::config::MixerConfig;
 use crate::load::Loader;
 use crate::model::Step;
 use crate::workspace::Workspace;
+use longmamba_core::policy::Decay;
 use mamba1::Mamba1;
 use mamba2::Mamba2;
 
@@ -33,6 +34,14 @@ impl<B: Backend> Mixer<B> {
         match self {
             Mixer::Mamba1(m) => m.forward(step, index),
             Mixer::Mamba2(m) => m.forward(step, index),
+        }
+    }
+
+    /// As the checkpoint has it.
+    pub(crate) fn recurrence(&self) -> &Recurrence<B> {
+        match self {
+            Mixer::Mamba1(m) => &m.recurrence,
+            Mixer::Mamba2(m) => &m.recurrence,
         }
     }
 
@@ -61,9 +70,24 @@ impl<B: Backend> Mixer<B> {
 
 /// The decay rates A of a layer, on the host.
 #[derive(Clone, Debug)]
-pub(crate) enum Rates {
+pub enum Rates {
     /// `[heads]`.
     PerHead(Vec<f32>),
-    /// `[d_inner, d_state]`.
-    PerState { a: Vec<f32>, d_state: usize },
+    /// One a channel and state.
+    PerState {
+        /// `[d_inner, d_state]`.
+        a: Vec<f32>,
+        /// States.
+        d_state: usize,
+    },
+}
+
+impl Rates {
+    /// As the policy takes them.
+    pub(crate) fn decay(&self) -> Decay<'_> {
+        match self {
+            Rates::PerHead(a) => Decay::PerHead(a),
+            Rates::PerState { a, d_state } => Decay::PerState { a, d_state: *d_state },
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Step<'a, B: Backend> {
     pub rows: usize,
     pub work: &'a mut Workspace<B>,
     /// Whose rows they are.
-    pub segments: &'a [Segment],
+    pub segments: &'a mut [Segment],
     pub sequences: &'a mut [Sequence<B>],
 }
 
@@ -182,12 +182,16 @@ impl<B: Backend> Model<B> {
 
     /// A of a recurrent layer.
     pub(crate) fn rates(&self, layer: usize) -> Result<Rates> {
+        self.mixer(layer)?.rates(&self.backend)
+    }
+
+    /// The mixer of a recurrent layer.
+    pub(crate) fn mixer(&self, layer: usize) -> Result<&Mixer<B>> {
         let mixer = self.layers.iter().find_map(|l| match &l.mixing {
             Mixing::Recurrent(mixer, index) if *index == layer => Some(mixer),
             _ => None,
         });
-        let mixer = mixer.ok_or_else(|| Error::argument(format!("there is no layer {layer}")))?;
-        mixer.rates(&self.backend)
+        mixer.ok_or_else(|| Error::argument(format!("there is no layer {layer}")))
     }
 
     /// The chunk in `work.tokens` through all layers, each of `work.segments` with its sequence.
@@ -208,24 +212,25 @@ impl<B: Backend> Model<B> {
             backend.copy(rows, Columns::all(hidden, width), false, right)?;
         }
         // A step of one token each gives the device the same work every time, but where attention
-        // looks at more positions.
+        // looks at more positions, or a method at Δ.
         work.key.clear();
-        let step_only = work.segments.iter().all(|s| s.rows == 1);
+        let repeats = |s: &Segment| s.rows == 1 && !sequences[s.sequence].applied.rewrites_steps();
+        let step_only = work.segments.iter().all(repeats);
         if step_only && observer.is_none() && self.config.attention.is_none() {
             work.key.extend(work.segments.iter().map(|s| sequences[s.sequence].buffers));
         }
-        let segments = std::mem::take(&mut work.segments);
+        let mut segments = std::mem::take(&mut work.segments);
         let key = std::mem::take(&mut work.key);
         let mut recording = std::mem::take(&mut work.recording);
-        let mut step = Step { backend, rows, work, segments: &segments, sequences };
+        let mut step = Step { backend, rows, work, segments: &mut segments, sequences };
         let run = || {
             for layer in &self.layers {
                 layer.forward(&mut step)?;
                 if let (Some(observe), Mixing::Recurrent(mixer, index)) =
                     (observer.as_mut(), &layer.mixing)
                 {
-                    let mut delta = vec![0.0; rows * self.config.mixer.channels()];
-                    mixer.delta(backend, rows, step.work, &mut delta)?;
+                    let mut delta = vec![0.0; step.rows * self.config.mixer.channels()];
+                    mixer.delta(backend, step.rows, step.work, &mut delta)?;
                     observe(*index, &delta)?;
                 }
             }

@@ -27,6 +27,7 @@ pub(crate) fn read<B: Backend>(
     loop {
         work.tokens.clear();
         work.segments.clear();
+        work.kept.clear();
         while work.tokens.len() < work.chunk_len && sequence < prompts.len() {
             let rest = &prompts[sequence][token..];
             if rest.is_empty() {
@@ -36,7 +37,7 @@ pub(crate) fn read<B: Backend>(
             let (first, rows) =
                 (work.tokens.len(), rest.len().min(work.chunk_len - work.tokens.len()));
             work.tokens.extend_from_slice(&rest[..rows]);
-            work.segments.push(Segment { sequence, first, rows, token });
+            work.segments.push(Segment { sequence, first, rows, tokens: rows, token });
             token += rows;
         }
         if work.segments.is_empty() {
@@ -60,7 +61,8 @@ pub(crate) fn read_one<B: Backend>(
     work.tokens.clear();
     work.tokens.push(token);
     work.segments.clear();
-    work.segments.push(Segment { sequence: 0, first: 0, rows: 1, token: 0 });
+    work.kept.clear();
+    work.segments.push(Segment { sequence: 0, first: 0, rows: 1, tokens: 1, token: 0 });
     forward(model, work, slice::from_mut(sequence), None)?;
     sequence.logits.fill(f32::NAN);
     model.logits(0, 1, work)
@@ -75,7 +77,7 @@ fn forward<B: Backend>(
 ) -> Result<()> {
     model.forward(work, sequences, observer)?;
     for segment in &work.segments {
-        sequences[segment.sequence].position += segment.rows;
+        sequences[segment.sequence].position += segment.tokens;
     }
     Ok(())
 }
@@ -92,10 +94,10 @@ fn score<B: Backend>(
     work.scored.clear();
     for (index, segment) in work.segments.iter().enumerate() {
         let end = prompts[segment.sequence].len();
-        for row in 0..segment.rows {
-            let token = segment.token + row;
+        for row in segment.first..segment.first + segment.rows {
+            let token = work.token(segment, row);
             if wanted.contains(&token) || token + 1 == end {
-                work.scored.push((segment.first + row, index));
+                work.scored.push((row, index));
             }
         }
     }
@@ -110,7 +112,7 @@ fn score<B: Backend>(
         for i in 0..count {
             let (row, index) = work.scored[done + i];
             let segment = work.segments[index];
-            let token = segment.token + row - segment.first;
+            let token = work.token(&segment, row);
             let logits = &mut sequences[segment.sequence].logits;
             model.backend().read(&work.logits, i * stride, logits)?;
             if wanted.contains(&token) {

@@ -1,8 +1,9 @@
 //! What a model remembers of one sequence, and how its prompt is announced.
 
-use crate::backend::{Backend, DeltaSums};
+use crate::backend::{Backend, Columns, DeltaSums, Recurrence};
 use crate::cache::KvCache;
 use crate::config::MixerConfig;
+use crate::methods::{Applied, Reading, Room, Selection};
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::{Error, Result};
@@ -41,6 +42,8 @@ pub(crate) struct Sequence<B: Backend> {
     pub states: Vec<LayerState<B>>,
     /// One an attention layer.
     pub caches: Vec<KvCache<B>>,
+    /// How it reads.
+    pub applied: Applied<B>,
     /// `[channels]` for each recurrent layer, or empty: no mask.
     pub delta_min: Vec<B::Vector>,
     /// Tokens of the prompt, once known.
@@ -61,6 +64,10 @@ fn unused() -> u64 {
 
 impl<B: Backend> Sequence<B> {
     pub(crate) fn new(model: &Model<B>, options: &SessionOptions) -> Result<Self> {
+        Self::with(model, options, Applied::new(model, options.resolved()?)?)
+    }
+
+    fn with(model: &Model<B>, options: &SessionOptions, applied: Applied<B>) -> Result<Self> {
         let (config, backend) = (model.config(), model.backend());
         let (conv, ssm) = state_lens(&config.mixer);
         let state = |_| {
@@ -80,6 +87,7 @@ impl<B: Backend> Sequence<B> {
         Ok(Sequence {
             states: (0..config.recurrent_layers()).map(state).collect::<Result<_>>()?,
             caches,
+            applied,
             delta_min: Vec::new(),
             total: None,
             position: 0,
@@ -91,6 +99,45 @@ impl<B: Backend> Sequence<B> {
     /// The state of a recurrent layer, and its thresholds where there are some.
     pub(crate) fn recurrent(&mut self, index: usize) -> (&mut LayerState<B>, Option<&B::Vector>) {
         (&mut self.states[index], self.delta_min.get(index))
+    }
+
+    /// What the scan of a recurrent layer, whose own recurrence is `own`, works with: state, recurrence,
+    /// thresholds. `rewritten`: the method has rewritten Δ.
+    pub(crate) fn scan<'a>(
+        &'a mut self,
+        index: usize,
+        own: &'a Recurrence<B>,
+        rewritten: bool,
+    ) -> (&'a mut LayerState<B>, &'a Recurrence<B>, Option<&'a B::Vector>) {
+        let state = &mut self.states[index];
+        match self.applied.rewritten(index).filter(|_| rewritten) {
+            Some((recurrence, above_zero)) => (state, recurrence, Some(above_zero)),
+            None => (state, self.applied.recurrence(index, own), self.delta_min.get(index)),
+        }
+    }
+
+    /// Rewrites Δ for a layer's scan, where the method does: [`Applied::rewrite`].
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn rewrite(
+        &self,
+        backend: &B,
+        index: usize,
+        rows: usize,
+        own: &Recurrence<B>,
+        dt_raw: Columns<'_, B::Buffer>,
+        selection: &dyn Fn() -> Result<Selection>,
+        room: &mut Room<B>,
+    ) -> Result<bool> {
+        let reading = self.reading();
+        self.applied.rewrite(backend, index, reading, rows, own, dt_raw, selection, room)
+    }
+
+    /// What is being read.
+    pub(crate) fn reading(&self) -> Reading {
+        match self.total {
+            Some(total) if self.position < total => Reading::Prompt(total),
+            _ => Reading::Step,
+        }
     }
 
     /// What recurrent layer `layer` has seen of Δ.
@@ -109,17 +156,12 @@ impl<B: Backend> Sequence<B> {
         }
     }
 
-    pub(crate) fn announce(
-        &mut self,
-        model: &Model<B>,
-        options: &SessionOptions,
-        total: usize,
-    ) -> Result<()> {
+    pub(crate) fn announce(&mut self, model: &Model<B>, total: usize) -> Result<()> {
         if total == 0 {
             return Err(Error::EmptyPrompt);
         }
         self.check_unannounced()?;
-        self.set_thresholds(model, options, total)?;
+        self.set_thresholds(model, total)?;
         self.total = Some(total);
         Ok(())
     }
@@ -144,46 +186,48 @@ impl<B: Backend> Sequence<B> {
     ) -> Result<()> {
         match self.total {
             Some(total) if total > 0 && (self.position <= total || options.filter_decode) => {
-                self.set_thresholds(model, options, total)
+                self.set_thresholds(model, total)
             }
             _ => Ok(()),
         }
     }
 
     /// The thresholds of a prompt of `total` tokens; none where nothing is to be filtered.
-    fn set_thresholds(
-        &mut self,
-        model: &Model<B>,
-        options: &SessionOptions,
-        total: usize,
-    ) -> Result<()> {
+    fn set_thresholds(&mut self, model: &Model<B>, total: usize) -> Result<()> {
         self.delta_min.clear();
         self.buffers = unused();
-        let Some(plan) = &options.plan else { return Ok(()) };
+        let Some(method) = self.applied.method().filter(|m| m.needs_length()) else {
+            return Ok(());
+        };
         let channels = model.config().mixer.channels();
-        let mut filters = false;
+        let mut all = Vec::with_capacity(self.states.len());
         for layer in 0..self.states.len() {
             let mut delta_min = AlignedVec::zeros(channels);
-            plan.delta_min(layer, total, options.lookup, options.threshold_scale, &mut delta_min)?;
-            filters |= delta_min.iter().any(|&d| d > 0.0);
-            self.delta_min.push(model.backend().vector(delta_min)?);
+            method.thresholds(layer, total, &mut delta_min)?;
+            all.push(delta_min);
         }
-        if !filters {
-            self.delta_min.clear();
+        if all.iter().flat_map(|layer| layer.iter()).any(|&d| d > 0.0) {
+            let vectors = all.into_iter().map(|layer| model.backend().vector(layer));
+            self.delta_min = vectors.collect::<Result<_>>()?;
         }
         Ok(())
     }
 
     /// Whether `len` more tokens of the prompt may come; changes nothing.
-    pub(crate) fn check_more(&self, options: &SessionOptions, len: usize) -> Result<()> {
+    pub(crate) fn check_more(&self, len: usize) -> Result<()> {
+        let Some(method) = self.applied.method().filter(|m| m.needs_length()) else {
+            // The length changes nothing, so a conversation may go on.
+            return Ok(());
+        };
+        let given = self.position + len;
         match self.total {
-            // Without a plan the length changes nothing, so a conversation may go on.
-            Some(announced) if self.position + len > announced && options.plan.is_some() => {
-                Err(Error::Announced {
-                    announced,
-                    given: self.position + len,
-                    hint: "announce the total with prefill_of, or start a new session",
-                })
+            Some(announced) if given > announced => Err(Error::Announced {
+                announced,
+                given,
+                hint: "announce the total with prefill_of, or start a new session",
+            }),
+            Some(announced) if method.needs_whole() && given < announced => {
+                Err(Error::Whole { method: method.name(), announced, given })
             }
             _ => Ok(()),
         }
@@ -191,14 +235,9 @@ impl<B: Backend> Sequence<B> {
 
     /// After [`check_more`](Self::check_more): the first tokens of a prompt set its length and the
     /// thresholds.
-    pub(crate) fn begin(
-        &mut self,
-        model: &Model<B>,
-        options: &SessionOptions,
-        len: usize,
-    ) -> Result<()> {
+    pub(crate) fn begin(&mut self, model: &Model<B>, len: usize) -> Result<()> {
         match self.total {
-            None => self.announce(model, options, len),
+            None => self.announce(model, len),
             Some(total) => {
                 self.total = Some(total.max(self.position + len));
                 Ok(())
@@ -231,7 +270,7 @@ impl<B: Backend> Sequence<B> {
     /// The same state once more.
     pub(crate) fn fork(&self, model: &Model<B>, options: &SessionOptions) -> Result<Self> {
         let backend = model.backend();
-        let mut fork = Sequence::new(model, options)?;
+        let mut fork = Sequence::with(model, options, self.applied.clone())?;
         let mut values = Vec::new();
         let mut copy = |from: &B::Buffer, to: &mut B::Buffer, len: usize| {
             values.resize(len, 0.0);

@@ -1,6 +1,7 @@
 //! A session: one sequence, and how tokens move it on.
 
 use crate::backend::{Backend, Columns, CpuBackend, DeltaSums};
+use crate::methods::{LongMamba, Method, longmamba};
 use crate::model::{Model, Observer};
 use crate::read::{read, read_one};
 use crate::sample::Sampler;
@@ -18,12 +19,15 @@ pub struct SessionOptions {
     /// Tokens that go through the layers together. Memory grows with it, and with nothing else but the
     /// cache of attention layers.
     pub chunk_len: usize,
-    /// LongMamba's calibrated plan. `None`: the model as it is.
+    /// LongMamba's calibrated plan: short for a `method` of [`LongMamba`]. With neither, the model reads as
+    /// it is.
     pub plan: Option<Arc<Plan>>,
     /// How the plan's table is read between its lengths.
     pub lookup: Lookup,
-    /// b: the thresholds are multiplied by it.
+    /// b: the plan's thresholds are multiplied by it.
     pub threshold_scale: f32,
+    /// A training-free method; not together with a plan.
+    pub method: Option<Arc<dyn Method>>,
     /// How many tokens back the attention layers of a hybrid model see: their cache is then bounded,
     /// whatever the length. `None`: all, as the models were trained; the cache grows with the sequence.
     pub attention_window: Option<usize>,
@@ -38,6 +42,7 @@ impl Default for SessionOptions {
             plan: None,
             lookup: Lookup::default(),
             threshold_scale: 1.0,
+            method: None,
             attention_window: None,
             filter_decode: false,
         }
@@ -45,13 +50,33 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// Whether a sequence that was read with these may go on with `other`.
-    pub(crate) fn reads_like(&self, other: &SessionOptions) -> bool {
-        self.plan == other.plan
-            && self.lookup == other.lookup
-            && self.threshold_scale == other.threshold_scale
-            && self.attention_window == other.attention_window
-            && self.filter_decode == other.filter_decode
+    /// The method: the given one, or LongMamba with the plan.
+    pub(crate) fn resolved(&self) -> Result<Option<Arc<dyn Method>>> {
+        match (&self.method, &self.plan) {
+            (None, None) => Ok(None),
+            (Some(method), None) => Ok(Some(method.clone())),
+            (None, Some(plan)) => {
+                let method = LongMamba::new(plan.clone(), self.lookup, self.threshold_scale)?;
+                Ok(Some(Arc::new(method)))
+            }
+            (Some(method), Some(_)) => {
+                let name = method.name();
+                let why =
+                    format!("both a plan, for LongMamba, and method {name}; give one of them");
+                Err(Error::argument(why))
+            }
+        }
+    }
+
+    /// A text that two share only if a sequence that was read with the one may go on with the other; empty
+    /// for a model as it is.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let method = self.resolved()?;
+        if method.is_none() && self.attention_window.is_none() {
+            return Ok(String::new());
+        }
+        let method = method.map_or(String::new(), |m| format!("{} {}", m.name(), m.identity()));
+        Ok(format!("{method} window {:?} {}", self.attention_window, self.filter_decode))
     }
 
     /// Checks the values, and the plan against the model.
@@ -60,18 +85,14 @@ impl SessionOptions {
             let why = format!("chunk_len is {}, must be 1 to 65536", self.chunk_len);
             return Err(Error::argument(why));
         }
-        if !(self.threshold_scale >= 0.0 && self.threshold_scale.is_finite()) {
-            let scale = self.threshold_scale;
-            let why = format!("threshold_scale is {scale}, must be finite and ≥ 0");
-            return Err(Error::argument(why));
-        }
+        longmamba::check_scale(self.threshold_scale)?;
         if self.attention_window == Some(0) {
             return Err(Error::argument("attention_window is 0, must be at least 1 token"));
         }
-        if let Some(plan) = &self.plan {
-            plan.check(model.fingerprint())?;
+        match self.resolved()? {
+            Some(method) => method.check(model.config(), model.fingerprint()),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -158,7 +179,7 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// [`Error::EmptyPrompt`] for 0, [`Error::Announced`] where tokens have been read already.
     pub fn prefill_of(&mut self, total: usize) -> Result<()> {
-        self.sequence.announce(&self.model, &self.options, total)
+        self.sequence.announce(&self.model, total)
     }
 
     /// Reads tokens of the prompt; [`logits`](Self::logits) are then those of the last.
@@ -184,6 +205,7 @@ impl<B: Backend> Session<B> {
         wanted: Range<usize>,
         mut sink: impl FnMut(usize, &[f32]) + Send,
     ) -> Result<()> {
+        self.check_wanted(tokens.len(), &wanted)?;
         self.begin(tokens)?;
         self.read(tokens, wanted, &mut |_, token, logits| sink(token, logits), None)
     }
@@ -198,10 +220,24 @@ impl<B: Backend> Session<B> {
         self.read(tokens, 0..0, &mut |_, _, _| {}, Some(observer))
     }
 
+    pub(crate) fn looks_at_whole_prompt(&self) -> bool {
+        self.sequence.applied.method().is_some_and(|m| m.needs_whole())
+    }
+
+    /// That the method drops none of the tokens whose logits are wanted.
+    fn check_wanted(&self, total: usize, wanted: &Range<usize>) -> Result<()> {
+        let Some(method) = self.sequence.applied.method() else { return Ok(()) };
+        let (sure, token) = (method.sure(total), wanted.start);
+        if wanted.is_empty() || token >= total.saturating_sub(sure) {
+            return Ok(());
+        }
+        Err(Error::Dropped { method: method.name(), sure, total, token })
+    }
+
     fn begin(&mut self, tokens: &[u32]) -> Result<()> {
         check_tokens(&self.model, tokens)?;
-        self.sequence.check_more(&self.options, tokens.len())?;
-        self.sequence.begin(&self.model, &self.options, tokens.len())
+        self.sequence.check_more(tokens.len())?;
+        self.sequence.begin(&self.model, tokens.len())
     }
 
     /// Reads one token after the prompt. LongMamba's filter is off here, unless
@@ -270,6 +306,13 @@ impl<B: Backend> Session<B> {
     ) -> Result<()> {
         let Session { model, sequence, work, unfetched, .. } = self;
         *unfetched = false;
+        // A method that looks at the whole prompt has room made for it, and given back.
+        let whole = sequence.applied.method().is_some_and(|m| m.needs_whole());
+        let mut wide = match whole && tokens.len() > work.chunk_len {
+            true => Some(Workspace::new(model.config(), tokens.len(), model.backend())?),
+            false => None,
+        };
+        let work = wide.as_mut().unwrap_or(work);
         let sequences = slice::from_mut(sequence);
         model.backend().run(|| read(model, work, sequences, &[tokens], wanted, sink, observer))
     }

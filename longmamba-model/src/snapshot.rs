@@ -31,7 +31,7 @@ struct Header {
     format: String,
     version: u32,
     model: String,
-    /// A digest of the plan, of how it is read, and of the attention window; empty without either.
+    /// A digest of the method and of the attention window; empty without either.
     plan: String,
     position: usize,
     total: Option<usize>,
@@ -40,24 +40,15 @@ struct Header {
     attention_first: usize,
 }
 
+/// Sixteen digits that tell contents apart.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
 impl<B: Backend> Session<B> {
     fn plan_digest(&self) -> Result<String> {
-        let options = &self.options;
-        if options.plan.is_none() && options.attention_window.is_none() {
-            return Ok(String::new());
-        }
-        let mut hash = Sha256::new();
-        if let Some(plan) = &options.plan {
-            hash.update(plan.to_bytes());
-        }
-        if let Some(window) = options.attention_window {
-            hash.update(format!("window {window} "));
-        }
-        hash.update(format!(
-            "{:?} {} {}",
-            options.lookup, options.threshold_scale, options.filter_decode
-        ));
-        Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+        let identity = self.options.identity()?;
+        Ok(if identity.is_empty() { identity } else { digest(identity.as_bytes()) })
     }
 
     /// Writes the session to a file, whole or not at all.
@@ -169,8 +160,8 @@ impl<B: Backend> Session<B> {
         let plan = session.plan_digest()?;
         if header.plan != plan {
             let name = |digest: String| match digest.is_empty() {
-                true => "no plan and no attention window".into(),
-                false => format!("plan and attention window {digest}"),
+                true => "no method and no attention window".into(),
+                false => format!("method and attention window {digest}"),
             };
             return refuse(format!(
                 "saved with {}, continued with {}",

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::backend::Backend;
 use crate::config::{Config, MixerConfig};
+use crate::methods::Room;
 
 /// Some neighbouring rows of a chunk, which belong to one sequence.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +12,10 @@ pub(crate) struct Segment {
     pub sequence: usize,
     /// The first row.
     pub first: usize,
+    /// Fewer than tokens where a method dropped some on the way.
     pub rows: usize,
+    /// Tokens that it stands for.
+    pub tokens: usize,
     /// The index of the first row's token among those that the sequence was given.
     pub token: usize,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Workspace<B: Backend> {
     pub mlp_up: B::Buffer,
     /// `d_intermediate`.
     pub mlp: B::Buffer,
+    /// `channels`: Δ that a method has rewritten, before softplus.
+    pub rewritten: Room<B>,
     /// `[logit_rows, vocab_rows]`.
     pub logits: B::Buffer,
     /// Tokens a chunk.
@@ -70,6 +76,8 @@ pub(crate) struct Workspace<B: Backend> {
     pub tokens: Vec<u32>,
     /// Whose they are.
     pub segments: Vec<Segment>,
+    /// Which rows of the chunk are left, where a method dropped some; else empty.
+    pub kept: Vec<usize>,
     /// Rows whose logits are wanted, with the segment they belong to.
     pub scored: Vec<(usize, usize)>,
 }
@@ -117,12 +125,18 @@ impl<B: Backend> Workspace<B> {
             mixed_normed: rows(d_shared)?,
             mlp_up: rows(2 * inner)?,
             mlp: rows(inner)?,
+            rewritten: Room::new(chunk_len),
             logits: backend.buffer(logit_rows * config.vocab_rows)?,
             chunk_len,
             logit_rows,
             tokens: Vec::with_capacity(chunk_len),
             segments: Vec::with_capacity(1),
+            kept: Vec::new(),
             scored: Vec::with_capacity(chunk_len),
         })
+    }
+    /// The index of the token, among those that its sequence was given, that a row of the chunk is of.
+    pub(crate) fn token(&self, segment: &Segment, row: usize) -> usize {
+        segment.token + self.kept.get(row).copied().unwrap_or(row) - segment.first
     }
 }

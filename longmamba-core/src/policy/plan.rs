@@ -17,6 +17,21 @@ pub struct Fingerprint {
     pub digest: String,
 }
 
+impl Fingerprint {
+    /// In what two models differ, as in "weights"; empty where they are the same.
+    pub fn differences(&self, other: &Fingerprint) -> Vec<&'static str> {
+        [
+            ("architecture", self.family != other.family),
+            ("number of layers", self.layers != other.layers),
+            ("number of channels", self.channels != other.channels),
+            ("weights", self.digest != other.digest),
+        ]
+        .into_iter()
+        .filter_map(|(what, differs)| differs.then_some(what))
+        .collect()
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fingerprint { family, layers, channels, digest } = self;
@@ -262,15 +277,7 @@ impl Plan {
     /// [`PlanError::OtherModel`], with what both are and in what they differ.
     pub fn check(&self, model: &Fingerprint) -> Result<()> {
         let plan = &self.0.fingerprint;
-        let differ: Vec<_> = [
-            ("architecture", plan.family != model.family),
-            ("number of layers", plan.layers != model.layers),
-            ("number of channels", plan.channels != model.channels),
-            ("weights", plan.digest != model.digest),
-        ]
-        .into_iter()
-        .filter_map(|(what, differs)| differs.then_some(what))
-        .collect();
+        let differ = plan.differences(model);
         if differ.is_empty() {
             return Ok(());
         }

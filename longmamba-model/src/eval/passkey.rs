@@ -1,6 +1,8 @@
 //! Passkey retrieval: a sentence with a number, hidden in prose, asked for at the end.
 
-use super::{Estimate, Progress, at_least_one, samples};
+use super::recall::{PromptScore, mean};
+use super::run::{Part, Run, Shard};
+use super::{Estimate, Progress, at_least_one};
 use crate::backend::Backend;
 use crate::generate::{GenerateOptions, Timing, generate};
 use crate::model::Model;
@@ -122,9 +124,27 @@ pub fn passkey<B: Backend>(
     options: &SessionOptions,
     progress: Progress<'_>,
 ) -> Result<Passkey> {
+    let part = Run::in_memory(Shard::WHOLE).part("", prompts.len())?;
+    passkey_in(part, model, tokenizer, prompts, options, progress)
+}
+
+/// As [`passkey`], as a part of a [`Run`] with a sample a prompt: what was done before is not done again, and
+/// of several shards this one's prompts are read.
+///
+/// # Errors
+/// As [`passkey`], and [`Part::finish`].
+pub fn passkey_in<B: Backend>(
+    part: Part<PromptScore>,
+    model: &Arc<Model<B>>,
+    tokenizer: &Tokenizer,
+    prompts: &[PasskeyPrompt],
+    options: &SessionOptions,
+    progress: Progress<'_>,
+) -> Result<Passkey> {
     at_least_one("the number of prompts", prompts.len())?;
     let start = Instant::now();
-    let found = samples(model, prompts.len(), |index| {
+    let tokens = part.left().iter().map(|&index| prompts[index].tokens.len()).sum();
+    let lines = part.finish(model, |index| {
         let PasskeyPrompt { tokens, number } = &prompts[index];
         let mut session = model.session(options.clone())?;
         let mut greedy = Sampler::new(SampleOptions::default())?;
@@ -135,11 +155,11 @@ pub fn passkey<B: Backend>(
             ControlFlow::Continue(())
         })?;
         progress(tokens.len());
-        Ok(if tokenizer.decode(&answer)?.contains(number) { 1.0 } else { 0.0 })
+        let found = tokenizer.decode(&answer)?.contains(number);
+        Ok(PromptScore { score: if found { 1.0 } else { 0.0 } })
     })?;
-    let timing = Timing::since(start, prompts.iter().map(|p| p.tokens.len()).sum());
-    let found = Estimate::of(&found).ok_or_else(|| Error::argument("there are no prompts"))?;
-    Ok(Passkey { found, timing })
+    let timing = Timing::since(start, tokens);
+    Ok(Passkey { found: mean(&lines, prompts.len())?, timing })
 }
 
 #[cfg(test)]

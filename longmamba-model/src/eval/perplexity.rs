@@ -1,12 +1,14 @@
 //! Perplexity of the last tokens of long windows, as the papers measure it on PG-19.
 
-use super::{Estimate, Progress, at_least_one, samples};
+use super::run::{Line, Part, Run, Shard};
+use super::{Estimate, Progress, at_least_one};
 use crate::backend::Backend;
 use crate::generate::Timing;
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::tokenizer::Text;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,28 +95,74 @@ pub fn perplexity<B: Backend>(
     session: &SessionOptions,
     progress: Progress<'_>,
 ) -> Result<Perplexity> {
+    let part = Run::in_memory(Shard::WHOLE).part("", window_count(texts, windows))?;
+    perplexity_in(part, model, texts, windows, session, progress)
+}
+
+/// A window that was scored, as a run records it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowScore {
+    /// The number of the text.
+    pub text: usize,
+    /// The window's first token.
+    pub start: usize,
+    /// Mean negative log-likelihood of its labels, in nats.
+    pub nll: f64,
+}
+
+/// How many windows there are in all texts: the samples of a part of a run for [`perplexity_in`].
+pub fn window_count(texts: &[Text], windows: Windows) -> usize {
+    texts.iter().map(|text| window_starts(text.tokens.len(), windows).count()).sum()
+}
+
+/// As [`perplexity`], as a part of a [`Run`]: what was done before is not done again, and of several shards
+/// this one's windows are read.
+///
+/// # Errors
+/// As [`perplexity`], and [`Part::finish`].
+pub fn perplexity_in<B: Backend>(
+    part: Part<WindowScore>,
+    model: &Arc<Model<B>>,
+    texts: &[Text],
+    windows: Windows,
+    session: &SessionOptions,
+    progress: Progress<'_>,
+) -> Result<Perplexity> {
     windows.check()?;
     let Windows { length, labels, .. } = windows;
-    let all: Vec<(&Text, usize)> = texts
+    let all: Vec<(usize, usize)> = texts
         .iter()
-        .flat_map(|text| window_starts(text.tokens.len(), windows).map(move |start| (text, start)))
+        .enumerate()
+        .flat_map(|(number, text)| {
+            window_starts(text.tokens.len(), windows).map(move |start| (number, start))
+        })
         .collect();
-    let start = Instant::now();
-    let nlls = samples(model, all.len(), |index| {
+    if all.is_empty() {
+        return Err(too_short(texts, length));
+    }
+    let (start, left) = (Instant::now(), part.left().len());
+    let lines = part.finish(model, |index| {
         let (text, start) = all[index];
-        let nll = score(model, &text.tokens[start..start + length], labels, session)?;
+        let window = &texts[text].tokens[start..start + length];
+        let nll = window_nll(model, window, labels, session)?;
         progress(length);
-        Ok(nll)
+        Ok(WindowScore { text, start, nll })
     })?;
-    let timing = Timing::since(start, all.len() * length);
-    let nll = Estimate::of(&nlls).ok_or_else(|| too_short(texts, length))?;
-    let label_bytes =
-        |(text, start): &(&Text, usize)| text.bytes(start + length - labels..start + length);
-    let bytes: Option<usize> = all.iter().map(label_bytes).sum();
+    let timing = Timing::since(start, left * length);
+    let nlls: Vec<f64> = lines.iter().map(|line| line.sample.nll).collect();
+    let nll = Estimate::of(&nlls).ok_or_else(|| {
+        let windows = all.len();
+        Error::argument(format!("this shard has none of the {windows} windows; take fewer shards"))
+    })?;
+    let label_bytes = |line: &Line<WindowScore>| {
+        let (text, start) = all[line.index];
+        texts[text].bytes(start + length - labels..start + length)
+    };
+    let bytes: Option<usize> = lines.iter().map(label_bytes).sum();
     // Windows weigh the same, so the bits are those of all windows over the bytes of all windows.
     let bits_per_byte = bytes
         .filter(|&b| b > 0)
-        .map(|bytes| nll.scaled((all.len() * labels) as f64 / bytes as f64 / LN_2));
+        .map(|bytes| nll.scaled((lines.len() * labels) as f64 / bytes as f64 / LN_2));
     Ok(Perplexity { length, nll, bits_per_byte, timing })
 }
 
@@ -127,7 +175,7 @@ fn too_short(texts: &[Text], length: usize) -> Error {
 }
 
 /// Mean negative log-likelihood of the last `labels` tokens of `window`, in nats.
-fn score<B: Backend>(
+pub(crate) fn window_nll<B: Backend>(
     model: &Arc<Model<B>>,
     window: &[u32],
     labels: usize,

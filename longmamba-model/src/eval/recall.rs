@@ -1,12 +1,14 @@
 //! Recall for byte models: facts `<K=v>` strewn in prose, asked again at the end.
 
-use super::{Estimate, Progress, at_least_one, samples};
+use super::run::{Line, Part, Run, Shard};
+use super::{Estimate, Progress, at_least_one};
 use crate::backend::Backend;
 use crate::generate::Timing;
 use crate::model::Model;
 use crate::sample::most_likely;
 use crate::session::SessionOptions;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -215,20 +217,51 @@ pub fn recall<B: Backend>(
     options: &SessionOptions,
     progress: Progress<'_>,
 ) -> Result<Recall> {
+    let part = Run::in_memory(Shard::WHOLE).part("", prompts.len())?;
+    recall_in(part, model, prompts, options, progress)
+}
+
+/// A prompt that was answered, as a run records it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptScore {
+    /// The share of its answers that were right.
+    pub score: f64,
+}
+
+/// As [`recall`], as a part of a [`Run`] with a sample a prompt: what was done before is not done again, and
+/// of several shards this one's prompts are read.
+///
+/// # Errors
+/// As [`recall`], and [`Part::finish`].
+pub fn recall_in<B: Backend>(
+    part: Part<PromptScore>,
+    model: &Arc<Model<B>>,
+    prompts: &[RecallPrompt],
+    options: &SessionOptions,
+    progress: Progress<'_>,
+) -> Result<Recall> {
     at_least_one("the number of prompts", prompts.len())?;
     let start = Instant::now();
-    let right = samples(model, prompts.len(), |index| {
+    let tokens = part.left().iter().map(|&index| prompts[index].tokens.len()).sum();
+    let lines = part.finish(model, |index| {
         let prompt = &prompts[index];
         let predictions = predict(model, prompt, options)?;
         let answers = prompt.answers.iter().map(|&at| prompt.tokens[at]);
         let right =
             predictions.iter().zip(answers).filter(|(p, answer)| p.token == *answer).count();
         progress(prompt.tokens.len());
-        Ok(right as f64 / prompt.answers.len().max(1) as f64)
+        Ok(PromptScore { score: right as f64 / prompt.answers.len().max(1) as f64 })
     })?;
-    let timing = Timing::since(start, prompts.iter().map(|p| p.tokens.len()).sum());
-    let right = Estimate::of(&right).ok_or_else(|| Error::argument("there are no prompts"))?;
-    Ok(Recall { right, timing })
+    let timing = Timing::since(start, tokens);
+    Ok(Recall { right: mean(&lines, prompts.len())?, timing })
+}
+
+/// Of this shard's prompts.
+pub(super) fn mean(lines: &[Line<PromptScore>], prompts: usize) -> Result<Estimate> {
+    let scores: Vec<f64> = lines.iter().map(|line| line.sample.score).collect();
+    Estimate::of(&scores).ok_or_else(|| {
+        Error::argument(format!("this shard has none of the {prompts} prompts; take fewer shards"))
+    })
 }
 
 #[cfg(test)]

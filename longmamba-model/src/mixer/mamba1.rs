@@ -3,6 +3,7 @@ use crate::Result;
 use crate::backend::{Backend, Columns, ColumnsMut, Conv, Linear, Norm, Recurrence, ScanInputs};
 use crate::config::MixerConfig;
 use crate::load::{Loader, transposed};
+use crate::methods::{Selection, keep_rows, read_rows};
 use crate::model::Step;
 use crate::workspace::Workspace;
 use longmamba_core::DtLimits;
@@ -22,7 +23,7 @@ pub(crate) struct Mamba1<B: Backend> {
     select_norms: Option<[Norm<B>; 2]>,
     /// dt_rank → Δ. Its bias is added in the scan.
     dt_proj: Linear<B>,
-    recurrence: Recurrence<B>,
+    pub(super) recurrence: Recurrence<B>,
     out_proj: Linear<B>,
 }
 
@@ -67,15 +68,14 @@ impl<B: Backend> Mamba1<B> {
         let Self { d_inner, d_state, dt_rank, .. } = *self;
         let Step { backend, rows, work, segments, sequences } = step;
         let (backend, rows) = (*backend, *rows);
-        let Workspace { hidden, normed, projected, conv, select, selected, dt_raw, y, .. } =
-            &mut **work;
+        let Workspace { normed, projected, conv, select, selected, dt_raw, .. } = &mut **work;
 
         let u = Columns::all(&*normed, self.in_proj.inputs);
         let xz = ColumnsMut::all(projected, 2 * d_inner);
         backend.project(rows, u, &self.in_proj, false, xz)?;
         let xz = Columns::all(&*projected, 2 * d_inner);
 
-        for s in *segments {
+        for s in &**segments {
             let (state, _) = sequences[s.sequence].recurrent(index);
             let x = xz.part(0, d_inner).skip_rows(s.first);
             let out = ColumnsMut::all(conv, d_inner).skip_rows(s.first);
@@ -96,7 +96,39 @@ impl<B: Backend> Mamba1<B> {
         }
         let raw = ColumnsMut::all(dt_raw, d_inner);
         backend.project(rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)?;
+        self.cut(step, index)?;
+        self.scan(step, index)
+    }
 
+    /// From here on a method may see fewer tokens.
+    fn cut(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+        let dt_raw = Columns::all(&step.work.dt_raw, self.d_inner);
+        let Some(kept) = step.kept(index, &self.recurrence, dt_raw)? else { return Ok(()) };
+        let Workspace { hidden, projected, conv, select, selected, dt_raw, .. } = &mut *step.work;
+        let selected = if self.select_norms.is_some() { selected } else { select };
+        for (buffer, width) in [
+            (hidden, self.out_proj.outputs),
+            (projected, 2 * self.d_inner),
+            (conv, self.d_inner),
+            (selected, self.x_proj.outputs),
+            (dt_raw, self.d_inner),
+        ] {
+            keep_rows(step.backend, &kept, buffer, width)?;
+        }
+        step.shorten(kept);
+        Ok(())
+    }
+
+    /// What was selected, through the scan to the residual stream.
+    fn scan(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+        let Self { d_inner, d_state, dt_rank, .. } = *self;
+        let Step { backend, rows, work, segments, sequences } = step;
+        let (backend, rows) = (*backend, *rows);
+        let Workspace { hidden, projected, conv, select, selected, dt_raw, rewritten, y, .. } =
+            &mut **work;
+        let (x, xz) = (Columns::all(&*conv, d_inner), Columns::all(&*projected, 2 * d_inner));
+        let chosen = if self.select_norms.is_some() { selected } else { select };
+        let chosen = Columns::all(&*chosen, dt_rank + 2 * d_state);
         let inputs = ScanInputs {
             x,
             dt_raw: Columns::all(&*dt_raw, d_inner),
@@ -104,12 +136,29 @@ impl<B: Backend> Mamba1<B> {
             c: chosen.part(dt_rank + d_state, d_state),
             z: xz.part(d_inner, d_inner),
         };
-        for s in *segments {
-            let (state, delta_min) = sequences[s.sequence].recurrent(index);
+        for s in &**segments {
+            let sequence = &mut sequences[s.sequence];
+            let mut inputs = inputs.skip_rows(s.first);
+            let selection = || {
+                Ok(Selection {
+                    b: read_rows(backend, s.rows, inputs.b)?,
+                    c: read_rows(backend, s.rows, inputs.c)?,
+                    groups: 1,
+                    d_state,
+                    rates: self.rates(backend)?,
+                })
+            };
+            let (own, dt_raw) = (&self.recurrence, inputs.dt_raw);
+            let changed =
+                sequence.rewrite(backend, index, s.rows, own, dt_raw, &selection, rewritten)?;
+            if let Some(rewritten) = rewritten.buffer.as_ref().filter(|_| changed) {
+                inputs.dt_raw = Columns::all(rewritten, d_inner);
+            }
+            let (state, recurrence, delta_min) = sequence.scan(index, own, changed);
             backend.selective_scan(
                 s.rows,
-                inputs.skip_rows(s.first),
-                &self.recurrence,
+                inputs,
+                recurrence,
                 delta_min,
                 &mut state.ssm,
                 &mut state.sums,

@@ -5,6 +5,7 @@ use crate::backend::{
 };
 use crate::config::{Format, GateKind, MixerConfig};
 use crate::load::Loader;
+use crate::methods::{Selection, keep_rows, read_rows};
 use crate::model::Step;
 use crate::workspace::Workspace;
 use longmamba_core::AlignedVec;
@@ -23,7 +24,7 @@ pub(crate) struct Mamba2<B: Backend> {
     /// d_model → the MLP's gate and value, z, x, B, C, Δ.
     in_proj: Linear<B>,
     conv: Conv<B>,
-    recurrence: Recurrence<B>,
+    pub(super) recurrence: Recurrence<B>,
     gate: Gate<B>,
     /// The MLP's and the scan's columns → d_model.
     out_proj: Linear<B>,
@@ -117,10 +118,10 @@ impl<B: Backend> Mamba2<B> {
     }
 
     pub(super) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
-        let Self { heads, groups, d_inner, d_mlp, .. } = *self;
+        let Self { d_inner, d_mlp, .. } = *self;
         let Step { backend, rows, work, segments, sequences } = step;
         let (backend, rows) = (*backend, *rows);
-        let Workspace { scratch, hidden, normed, projected, conv, y, gated, .. } = &mut **work;
+        let Workspace { normed, projected, conv, .. } = &mut **work;
 
         let u = Columns::all(&*normed, self.in_proj.inputs);
         let all = ColumnsMut::all(projected, self.in_proj.outputs);
@@ -129,12 +130,40 @@ impl<B: Backend> Mamba2<B> {
         let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
 
         let xbc = zxbcdt.part(d_inner, self.conv.channels);
-        for s in *segments {
+        for s in &**segments {
             let (state, _) = sequences[s.sequence].recurrent(index);
             let out = ColumnsMut::all(conv, self.conv.channels).skip_rows(s.first);
             let history = &mut state.conv_history;
             backend.conv1d(s.rows, xbc.skip_rows(s.first), &self.conv, history, out)?;
         }
+        self.cut(step, index)?;
+        self.scan(step, index)
+    }
+
+    /// From here on a method may see fewer tokens.
+    fn cut(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+        let dt_raw = self.dt_raw(Columns::all(&step.work.projected, self.in_proj.outputs));
+        let Some(kept) = step.kept(index, &self.recurrence, dt_raw)? else { return Ok(()) };
+        let Workspace { hidden, projected, conv, .. } = &mut *step.work;
+        for (buffer, width) in [
+            (hidden, self.out_proj.outputs),
+            (projected, self.in_proj.outputs),
+            (conv, self.conv.channels),
+        ] {
+            keep_rows(step.backend, &kept, buffer, width)?;
+        }
+        step.shorten(kept);
+        Ok(())
+    }
+
+    /// What was selected, through scan and gate to the residual stream.
+    fn scan(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
+        let Self { heads, groups, d_inner, d_mlp, .. } = *self;
+        let Step { backend, rows, work, segments, sequences } = step;
+        let (backend, rows) = (*backend, *rows);
+        let Workspace { scratch, hidden, projected, conv, rewritten, y, gated, .. } = &mut **work;
+        let all = Columns::all(&*projected, self.in_proj.outputs);
+        let zxbcdt = all.part(2 * d_mlp, all.width - 2 * d_mlp);
         let xbc = Columns::all(&*conv, self.conv.channels);
 
         let inputs = SsdStageInputs {
@@ -145,13 +174,30 @@ impl<B: Backend> Mamba2<B> {
             heads,
             groups,
         };
-        for s in *segments {
-            let (state, delta_min) = sequences[s.sequence].recurrent(index);
+        for s in &**segments {
+            let sequence = &mut sequences[s.sequence];
+            let mut inputs = inputs.skip_rows(s.first);
+            let selection = || {
+                Ok(Selection {
+                    b: read_rows(backend, s.rows, inputs.b)?,
+                    c: read_rows(backend, s.rows, inputs.c)?,
+                    groups,
+                    d_state: self.d_state,
+                    rates: self.rates(backend)?,
+                })
+            };
+            let (own, dt_raw) = (&self.recurrence, inputs.dt_raw);
+            let changed =
+                sequence.rewrite(backend, index, s.rows, own, dt_raw, &selection, rewritten)?;
+            if let Some(rewritten) = rewritten.buffer.as_ref().filter(|_| changed) {
+                inputs.dt_raw = Columns::all(rewritten, heads);
+            }
+            let (state, recurrence, delta_min) = sequence.scan(index, own, changed);
             backend.ssd(
                 scratch,
                 s.rows,
-                inputs.skip_rows(s.first),
-                &self.recurrence,
+                inputs,
+                recurrence,
                 delta_min,
                 &mut state.ssm,
                 &mut state.sums,

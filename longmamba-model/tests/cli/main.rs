@@ -9,3 +9,4 @@ mod folder;
 mod formats;
 mod results;
 mod ruler;
+mod runs;

@@ -14,6 +14,8 @@ const COMMANDS: &[&str] = &[
     "calibrate",
     "channels",
     "generate",
+    "methods",
+    "tune",
     "ppl",
     "passkey",
     "longbench",

@@ -1,6 +1,8 @@
 //! Small models with random weights, for the tests.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod oracle;
+
 use longmamba_model::policy::{Aggregate, CalibrationSettings, Plan};
 use longmamba_model::verify::Tolerance;
 use longmamba_model::{Backend, CpuBackend, Model, Session, calibrate};

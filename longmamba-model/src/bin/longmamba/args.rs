@@ -4,6 +4,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
 use longmamba_model::builtin::{self, Builtin};
+use longmamba_model::methods::{self, Context, Scales};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::{Backend, Model, SessionOptions, Text, Tokenizer, hub, read_plan};
 use serde::Serialize;
@@ -101,21 +102,32 @@ pub fn read_files(files: &[PathBuf]) -> Outcome<Vec<Vec<u8>>> {
     files.iter().map(read).collect()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// The model as it is
-    Vanilla,
-    /// Tokens that matter little are filtered out of the global channels
-    Longmamba,
-}
+/// A method by name, with settings: `winsorize:low=5`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Method(String);
 
 impl Method {
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Vanilla => "vanilla",
-            Method::Longmamba => "longmamba",
-        }
+    pub const VANILLA: &str = "vanilla";
+    pub const LONGMAMBA: &str = "longmamba";
+
+    /// One of those above.
+    pub fn named(name: &str) -> Self {
+        Method(name.to_owned())
+    }
+
+    /// As it was given.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        methods::find(text).map_err(|e| e.to_string())?;
+        Ok(Method(text.to_owned()))
     }
 }
 
@@ -131,6 +143,9 @@ pub struct PlanArgs {
     /// The thresholds are multiplied by it
     #[arg(long, value_name = "B", default_value_t = 1.0, allow_negative_numbers = true)]
     scale: f32,
+    /// Factors that `longmamba tune` found, for mambaextend and modulation
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    method_file: Vec<PathBuf>,
     /// How thresholds are found for lengths that the plan does not have
     #[arg(long, value_enum, default_value = "interpolated")]
     lookup: LookupArg,
@@ -176,46 +191,58 @@ impl PlanArgs {
         Ok(Some(Arc::new(plan)))
     }
 
-    /// How sessions run with each of `methods`; without any, with all that there is a plan for.
+    /// What `tune` found, at most once for each method.
+    fn scales(&self) -> Outcome<Vec<Scales>> {
+        let mut all: Vec<Scales> = Vec::new();
+        for path in &self.method_file {
+            let scales = Scales::read(path)?;
+            if all.iter().any(|other| other.scaled() == scales.scaled()) {
+                let (path, name) = (path.display(), scales.scaled().method());
+                return Err(Failure::input(format!(
+                    "--method-file {path}: a second file for method {name}; give one of each"
+                )));
+            }
+            all.push(scales);
+        }
+        Ok(all)
+    }
+
+    /// How sessions run with each of `methods`; without any, with the model as it is and, where there is a
+    /// plan, with LongMamba.
     pub fn methods<B: Backend>(
         &self,
         methods: &[Method],
         loaded: &Loaded<B>,
     ) -> Outcome<Vec<(Method, SessionOptions)>> {
-        let plan = self.plan(loaded)?;
-        let possible = match plan {
-            Some(_) => &[Method::Vanilla, Method::Longmamba][..],
-            None => &[Method::Vanilla],
-        };
-        let options = |&method: &Method| {
-            let plan = match (method, &plan) {
-                (Method::Vanilla, _) => None,
-                (Method::Longmamba, Some(plan)) => Some(plan.clone()),
-                (Method::Longmamba, None) => {
-                    return Err(Failure::input(
-                        "--method longmamba needs a plan; make one with `longmamba calibrate` and give it \
-                         with --plan",
-                    ));
-                }
-            };
-            let lookup = match self.lookup {
+        let (plan, scales) = (self.plan(loaded)?, self.scales()?);
+        let possible: Vec<Method> = [Method::VANILLA, Method::LONGMAMBA]
+            .into_iter()
+            .take(1 + usize::from(plan.is_some()))
+            .map(Method::named)
+            .collect();
+        let context = Context {
+            config: loaded.model.config(),
+            plan,
+            lookup: match self.lookup {
                 LookupArg::Interpolated => Lookup::Interpolated,
                 LookupArg::Nearest => Lookup::Nearest,
-            };
-            let (chunk_len, threshold_scale) = (self.chunk, self.scale);
+            },
+            threshold_scale: self.scale,
+            scales: &scales,
+        };
+        let options = |method: &Method| {
             let options = SessionOptions {
-                chunk_len,
-                plan,
-                lookup,
-                threshold_scale,
+                chunk_len: self.chunk,
+                threshold_scale: self.scale,
+                method: methods::build(method.name(), &context)?,
                 attention_window: self.window,
                 ..SessionOptions::default()
             };
             // Finds what is wrong with them now.
             loaded.model.session(options.clone())?;
-            Ok((method, options))
+            Ok((method.clone(), options))
         };
-        let methods = if methods.is_empty() { possible } else { methods };
+        let methods = if methods.is_empty() { &possible } else { methods };
         methods.iter().map(options).collect()
     }
 }

@@ -8,6 +8,8 @@ use clap::Args;
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::perplexity::{Windows, perplexity};
 use longmamba_model::eval::recall::{RecallTask, recall};
+use longmamba_model::methods::{self, Context};
+use longmamba_model::policy::Lookup;
 use longmamba_model::{Backend, SessionOptions, Text, Timing, builtin};
 use serde_json::json;
 use std::path::PathBuf;
@@ -25,6 +27,14 @@ pub struct Demo {
     /// Draw the result
     #[arg(long, value_name = "FILE.svg|FILE.png")]
     plot: Option<PathBuf>,
+    /// Which to run, of those that `longmamba methods` lists and that need no file
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "METHOD,...",
+        default_value = "vanilla,longmamba"
+    )]
+    method: Vec<Method>,
     /// Prompts for each length, and as many windows, up to 10 or so
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
@@ -77,13 +87,18 @@ impl Demo {
                     builtin.name
                 ))?;
             }
-            let methods = [
-                (Method::Vanilla, SessionOptions::default()),
-                (
-                    Method::Longmamba,
-                    SessionOptions { plan: Some(plan), ..SessionOptions::default() },
-                ),
-            ];
+            let context = Context {
+                config: loaded.model.config(),
+                plan: Some(plan),
+                lookup: Lookup::default(),
+                threshold_scale: 1.0,
+                scales: &[],
+            };
+            let options = |method: &Method| {
+                let built = methods::build(method.name(), &context)?;
+                Ok((method.clone(), SessionOptions { method: built, ..SessionOptions::default() }))
+            };
+            let methods = self.method.iter().map(options).collect::<Outcome<Vec<_>>>()?;
             let rows = self.measure(&loaded, train_len, &methods, output)?;
             let measured = Measured { name: builtin.name, train_len, rows };
             if !output.json {
@@ -127,7 +142,7 @@ impl Demo {
                 let ppl = perplexity(&loaded.model, &texts, windows, options, &add)?;
                 let recall = recall(&loaded.model, &prompts, options, &add)?;
                 rows.push(Row {
-                    method: *method,
+                    method: method.clone(),
                     length,
                     // The bytes of a byte model's labels are known.
                     bits_per_byte: ppl.bits_per_byte.unwrap_or(ppl.nll),
@@ -145,25 +160,36 @@ impl Demo {
 
 impl Measured {
     /// The rows of one method, from the shortest length to the longest.
-    pub fn of(&self, method: Method) -> impl Iterator<Item = &Row> + Clone {
-        self.rows.iter().filter(move |row| row.method == method)
+    pub fn of<'a>(&'a self, method: &'a str) -> impl Iterator<Item = &'a Row> + Clone {
+        self.rows.iter().filter(move |row| row.method.name() == method)
+    }
+
+    /// The methods, in order, each once.
+    pub fn methods(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !names.contains(&row.method.name()) {
+                names.push(row.method.name());
+            }
+        }
+        names
     }
 
     fn table(&self) -> String {
-        let mut table = Table::new(0, ["", "", "bits per byte", "", "recall", "", "bytes/s", ""]);
-        let methods = ["vanilla", "LongMamba"];
-        table.row([&["bytes", "× training"][..], &methods, &methods, &methods].concat());
-        for (vanilla, longmamba) in self.of(Method::Vanilla).zip(self.of(Method::Longmamba)) {
-            table.row([
-                vanilla.length.to_string(),
-                (vanilla.length / self.train_len).to_string(),
-                with_error(vanilla.bits_per_byte, 2),
-                with_error(longmamba.bits_per_byte, 2),
-                with_error(vanilla.recall, 2),
-                with_error(longmamba.recall, 2),
-                count(vanilla.timing.per_second()),
-                count(longmamba.timing.per_second()),
-            ]);
+        let methods = self.methods();
+        let titles = ["bits per byte", "recall", "bytes/s"]
+            .map(|title| std::iter::once(title).chain(std::iter::repeat_n("", methods.len() - 1)));
+        let header = ["", ""].into_iter().chain(titles.into_iter().flatten());
+        let mut table = Table::new(0, header);
+        let names: Vec<&str> = methods.iter().map(|&m| shown(m)).collect();
+        table.row([&["bytes", "× training"][..], &names, &names, &names].concat());
+        for rows in self.rows.chunks(methods.len()) {
+            let Some(first) = rows.first() else { continue };
+            let lengths = [first.length, first.length / self.train_len].map(|n| n.to_string());
+            let bits = rows.iter().map(|row| with_error(row.bits_per_byte, 2));
+            let recall = rows.iter().map(|row| with_error(row.recall, 2));
+            let speed = rows.iter().map(|row| count(row.timing.per_second()));
+            table.row(lengths.into_iter().chain(bits).chain(recall).chain(speed));
         }
         table.text()
     }
@@ -184,9 +210,8 @@ impl Measured {
 fn figure(all: &[Measured]) -> Panels {
     let chart = |title: &str, value: &str, of: fn(&Row) -> Estimate| {
         let series = all.iter().enumerate().flat_map(|(group, measured)| {
-            let methods = [(Method::Vanilla, "vanilla"), (Method::Longmamba, "LongMamba")];
-            methods.into_iter().enumerate().map(move |(number, (method, name))| Series {
-                name: format!("{}, {name}", measured.name),
+            measured.methods().into_iter().enumerate().map(move |(number, method)| Series {
+                name: format!("{}, {}", measured.name, shown(method)),
                 look: Look::new(number, group),
                 points: measured.of(method).map(|row| Point::new(row.length, of(row))).collect(),
             })
@@ -217,13 +242,21 @@ fn figure(all: &[Measured]) -> Panels {
     }
 }
 
-/// What the reader has seen.
+/// A method's name as people write it.
+pub fn shown(method: &str) -> &str {
+    if method == Method::LONGMAMBA { "LongMamba" } else { method }
+}
+
+/// What the reader has seen, where both methods were run.
 fn sentence(all: &[Measured]) -> String {
     let percent =
         |row: Option<&Row>| row.map_or("–".into(), |r| format!("{:.0} %", 100.0 * r.recall.mean));
+    let both = [Method::VANILLA, Method::LONGMAMBA];
+    if all.iter().any(|m| both.iter().any(|&method| m.of(method).next().is_none())) {
+        return String::new();
+    }
     let model = |m: &Measured| {
-        let [vanilla, longmamba] =
-            [Method::Vanilla, Method::Longmamba].map(|method| m.of(method).last());
+        let [vanilla, longmamba] = both.map(|method| m.of(method).last());
         format!(
             "{} recalls {} of the facts as it is and {} with LongMamba",
             m.name,

@@ -30,8 +30,8 @@ pub struct Generate {
     prompt: Prompt,
     #[command(flatten)]
     plan: PlanArgs,
-    /// With or without LongMamba [default: with, where there is a plan]
-    #[arg(long, value_enum)]
+    /// One of those that `longmamba methods` lists [default: longmamba, where there is a plan]
+    #[arg(long, value_name = "METHOD")]
     method: Option<Method>,
     /// Filter the new tokens too, which the paper's code does not
     #[arg(long)]

@@ -32,8 +32,9 @@ pub struct Latency {
     /// Prompts of each length
     #[arg(long, value_name = "N", default_value = "10")]
     rounds: NonZeroUsize,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     /// Draw the time against the length
     #[arg(long, value_name = "FILE.svg|FILE.png")]
@@ -69,7 +70,9 @@ impl Latency {
         for &length in lengths {
             let add = |n| bar.add(n);
             let all = latency(&loaded.model, &tokens, length, &options, rounds, &add)?;
-            rows.extend(methods.iter().zip(all).map(|((method, _), l)| (*method, length, l)));
+            rows.extend(
+                methods.iter().zip(all).map(|((method, _), l)| (method.clone(), length, l)),
+            );
         }
         drop(bar);
         let json = json!({

@@ -3,7 +3,7 @@ use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::run_args::RunArgs;
+use crate::run_args::{RunArgs, with_methods};
 use clap::Args;
 use longmamba_model::Backend;
 use longmamba_model::eval::longbench::{
@@ -12,7 +12,7 @@ use longmamba_model::eval::longbench::{
 use longmamba_model::eval::metrics::{DATASETS, Dataset, Similarity};
 use longmamba_model::eval::run::{Settings, Shard};
 use longmamba_model::eval::score::{LongBenchScore, Scores};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -54,8 +54,9 @@ pub struct LongBenchCommand {
     /// Take the spaces before punctuation out of answers, as LongMamba's tokenizer does
     #[arg(long)]
     clean_up_spaces: bool,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     #[command(flatten)]
     plan: PlanArgs,
@@ -97,17 +98,12 @@ impl LongBenchCommand {
             samsum_newline: self.samsum_newline,
             clean_up_spaces: self.clean_up_spaces,
         };
-        let sessions: Map<String, Value> = methods
-            .iter()
-            .map(|(method, session)| (method.name().to_owned(), session.settings()))
-            .collect();
         let settings = Settings::new("longbench", model)
             .with("e", self.e)
             .with("datasets", &digests)
             .with("answers", options)
-            .with("methods", sessions)
             .noting("data", &self.data);
-        let run = self.run.open(&settings)?;
+        let run = self.run.open(&with_methods(settings, &methods)?)?;
 
         let bar = Bar::new(output, "answering", total * methods.len(), "samples");
         let mut scores = Scores::default();

@@ -18,6 +18,7 @@ mod import_plan;
 mod inspect;
 mod latency;
 mod longbench;
+mod methods;
 mod output;
 mod passkey;
 mod plot;
@@ -27,6 +28,7 @@ mod report;
 mod ruler;
 mod run_args;
 mod score;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -73,6 +75,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Channels(channels::Channels),
     Generate(generate::Generate),
+    Methods(methods::Methods),
+    Tune(tune::Tune),
     Ppl(ppl::Ppl),
     Passkey(passkey::Passkey),
     #[command(name = "longbench")]
@@ -123,6 +127,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Calibrate(command) => command.run(&output),
         Command::Channels(command) => command.run(&output),
         Command::Generate(command) => command.run(&output),
+        Command::Methods(command) => command.run(&output),
+        Command::Tune(command) => command.run(&output),
         Command::Ppl(command) => command.run(&output),
         Command::Passkey(command) => command.run(&output),
         Command::LongBench(command) => command.run(&output),

@@ -4,11 +4,13 @@ use crate::failure::Outcome;
 use crate::figures;
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
+use crate::run_args::RunArgs;
 use clap::Args;
 use longmamba_model::eval::Estimate;
-use longmamba_model::eval::passkey::{PasskeyTask, passkey};
+use longmamba_model::eval::passkey::{PasskeyTask, passkey_in};
 use longmamba_model::eval::prose::plain;
-use longmamba_model::eval::recall::{RecallTask, recall};
+use longmamba_model::eval::recall::{RecallTask, recall_in};
+use longmamba_model::eval::run::{Run, Settings};
 use longmamba_model::{Backend, SessionOptions, Timing, Tokenizer};
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -43,14 +45,17 @@ pub struct Passkey {
     /// The same seed makes the same prompts
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     /// Draw the scores, length against depth
     #[arg(long, value_name = "FILE.svg|FILE.png")]
     plot: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// A point of the grid.
@@ -60,6 +65,12 @@ struct Row {
     depth: Option<f64>,
     score: Estimate,
     timing: Timing,
+}
+
+/// The name of a point of the grid in a run.
+fn part_name(method: &Method, length: usize, depth: Option<f64>) -> String {
+    let depth = depth.map_or("anywhere".into(), |depth| depth.to_string());
+    format!("{}/{length}/{depth}", method.name())
 }
 
 impl Passkey {
@@ -74,7 +85,7 @@ impl Passkey {
         let loaded = self.model.load(backend)?;
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
-        let (task, rows) = match tokenizer.is_bytes() {
+        let (task, (rows, run)) = match tokenizer.is_bytes() {
             true => ("recall", self.recall(&loaded, &methods, output)?),
             false => ("number", self.number(&loaded, &tokenizer, &methods, output)?),
         };
@@ -87,6 +98,7 @@ impl Passkey {
                 "tokens_per_second": row.timing.per_second(),
             })).collect::<Vec<_>>(),
         });
+        run.write_result(&json)?;
         figures::plot(self.plot.as_deref(), &json, output)?;
         output.result(&json, || {
             let mut table = Table::new(1, ["method", "length", "depth", "score", "tokens/s"]);
@@ -108,7 +120,7 @@ impl Passkey {
         loaded: &Loaded<B>,
         methods: &[(Method, SessionOptions)],
         output: &Output,
-    ) -> Outcome<Vec<Row>> {
+    ) -> Outcome<(Vec<Row>, Run)> {
         let depths = match self.depths.len() {
             0 => vec![None],
             _ => self.depths.iter().copied().map(Some).collect(),
@@ -130,18 +142,24 @@ impl Passkey {
         for task in &tasks {
             task.prompts(&texts, 1, self.seed)?;
         }
-        let bar = self.bar(tasks.iter().map(|t| t.length).sum(), methods.len(), output);
+        let tokens: Vec<Vec<u32>> =
+            texts.iter().map(|text| text.iter().map(|&byte| byte.into()).collect()).collect();
+        let run =
+            self.open(loaded, methods, &tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let bar = self.bar(tasks.iter().map(|t| t.length).sum(), methods.len(), &run, output);
         let mut rows = Vec::new();
         for RecallTask { length, depth, facts } in tasks {
             let task = RecallTask { length, depth, facts };
             let prompts = task.prompts(&texts, self.prompts.get(), self.seed)?;
             for (method, options) in methods {
-                let result = recall(&loaded.model, &prompts, options, &|n| bar.add(n))?;
+                let part = run.part(&part_name(method, length, depth), prompts.len())?;
+                bar.skip(part.done().len() * length);
+                let result = recall_in(part, &loaded.model, &prompts, options, &|n| bar.add(n))?;
                 let (score, timing) = (result.right, result.timing);
-                rows.push(Row { method: *method, length, depth, score, timing });
+                rows.push(Row { method: method.clone(), length, depth, score, timing });
             }
         }
-        Ok(rows)
+        Ok((rows, run))
     }
 
     fn number<B: Backend>(
@@ -150,7 +168,7 @@ impl Passkey {
         tokenizer: &Tokenizer,
         methods: &[(Method, SessionOptions)],
         output: &Output,
-    ) -> Outcome<Vec<Row>> {
+    ) -> Outcome<(Vec<Row>, Run)> {
         let depths = match self.depths.len() {
             0 => vec![0.0, 0.25, 0.5, 0.75, 1.0],
             _ => self.depths.clone(),
@@ -176,22 +194,45 @@ impl Passkey {
         for task in &tasks {
             task.prompts(tokenizer, &prose, 1, self.seed)?;
         }
-        let bar = self.bar(tasks.iter().map(|t| t.length).sum(), methods.len(), output);
+        let run = self.open(loaded, methods, &[&prose])?;
+        let bar = self.bar(tasks.iter().map(|t| t.length).sum(), methods.len(), &run, output);
         let mut rows = Vec::new();
         for PasskeyTask { length, depth } in tasks {
             let task = PasskeyTask { length, depth };
             let prompts = task.prompts(tokenizer, &prose, self.prompts.get(), self.seed)?;
             for (method, options) in methods {
-                let result = passkey(&loaded.model, tokenizer, &prompts, options, &|n| bar.add(n))?;
+                let part = run.part(&part_name(method, length, Some(depth)), prompts.len())?;
+                bar.skip(part.done().len() * length);
+                let add = |n| bar.add(n);
+                let result = passkey_in(part, &loaded.model, tokenizer, &prompts, options, &add)?;
                 let (score, timing) = (result.found, result.timing);
-                rows.push(Row { method: *method, length, depth: Some(depth), score, timing });
+                rows.push(Row {
+                    method: method.clone(),
+                    length,
+                    depth: Some(depth),
+                    score,
+                    timing,
+                });
             }
         }
-        Ok(rows)
+        Ok((rows, run))
     }
 
     /// `tokens`: those of one prompt for each point of the grid.
-    fn bar(&self, tokens: usize, methods: usize, output: &Output) -> Bar {
-        Bar::new(output, "reading prompts", tokens * self.prompts.get() * methods, "tokens")
+    fn bar(&self, tokens: usize, methods: usize, run: &Run, output: &Output) -> Bar {
+        let prompts = run.shard().indices(self.prompts.get()).count();
+        Bar::new(output, "reading prompts", tokens * prompts * methods, "tokens")
+    }
+
+    fn open<B: Backend>(
+        &self,
+        loaded: &Loaded<B>,
+        methods: &[(Method, SessionOptions)],
+        texts: &[&[u32]],
+    ) -> Outcome<Run> {
+        let settings = Settings::new("passkey", &loaded.model)
+            .with("prompts", self.prompts)
+            .with("seed", self.seed);
+        self.run.open_for_texts(settings, methods, texts)
     }
 }

@@ -4,9 +4,11 @@ use crate::failure::{Failure, Outcome};
 use crate::figures;
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
-use clap::Args;
+use crate::run_args::RunArgs;
+use clap::{Args, ValueEnum};
 use longmamba_model::Backend;
-use longmamba_model::eval::perplexity::{Perplexity, Windows, perplexity, window_starts};
+use longmamba_model::eval::perplexity::{Perplexity, Windows, perplexity_in, window_count};
+use longmamba_model::eval::run::Settings;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -15,7 +17,9 @@ use std::path::PathBuf;
 #[command(
     after_help = "Example:\n  longmamba ppl builtin:mamba2-tiny --text book.txt --lengths 256,1k,8k\n\n\
     Windows start at 0, s, 2s, … with s = max((tokens − length) / windows, 10), as in the papers' code, so \
-    there may be one more; each is read from a fresh state. ±: standard error over windows."
+    there may be one more; each is read from a fresh state. ±: standard error over windows.\n\n\
+    All methods side by side:\n  longmamba ppl builtin:mamba2-tiny --text book.txt --lengths 256,1k,8k \
+    --method vanilla,longmamba,decimamba,winsorize:low=5:high=95,lamb"
 )]
 pub struct Ppl {
     #[command(flatten)]
@@ -26,22 +30,48 @@ pub struct Ppl {
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
     /// Lengths of the windows in tokens, ascending, as in 2k,10k,20k
-    #[arg(long, value_name = "N,...")]
-    lengths: Lengths,
+    #[arg(long, value_name = "N,...", required_unless_present = "protocol")]
+    lengths: Option<Lengths>,
+    /// A published protocol: its lengths, 10 windows a text, 100 labels. Lengths that no text has are left
+    /// out, as there
+    #[arg(long, value_enum, conflicts_with_all = ["lengths", "windows", "labels"])]
+    protocol: Option<Protocol>,
     /// Windows of each text
     #[arg(long, value_name = "N", default_value_t = 10)]
     windows: usize,
     /// Tokens that are scored at the end of each window
     #[arg(long, value_name = "N", default_value_t = 100)]
     labels: usize,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     /// Draw perplexity against length
     #[arg(long, value_name = "FILE.svg|FILE.png")]
     plot: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Both read a window whole, from a fresh state; ours reads it in chunks, which is the same.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Protocol {
+    /// 1k, 2k, 4k, 10k, 20k, …, 60k
+    Decimamba,
+    /// 2k, 10k, 20k, …, 100k
+    Longmamba,
+}
+
+impl Protocol {
+    fn lengths(self) -> Vec<usize> {
+        let (first, tens): (&[usize], _) = match self {
+            Protocol::Decimamba => (&[1, 2, 4], 1..=6),
+            Protocol::Longmamba => (&[2], 1..=10),
+        };
+        first.iter().copied().chain(tens.map(|n| 10 * n)).map(|thousand| 1000 * thousand).collect()
+    }
 }
 
 impl Ppl {
@@ -52,7 +82,11 @@ impl Ppl {
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
         let windows =
             |&length: &usize| Windows { length, windows: self.windows, labels: self.labels };
-        let all: Vec<Windows> = self.lengths.0.iter().map(windows).collect();
+        let lengths = match (&self.lengths, self.protocol) {
+            (Some(Lengths(lengths)), _) => lengths.clone(),
+            (None, protocol) => protocol.map_or(Vec::new(), Protocol::lengths),
+        };
+        let mut all: Vec<Windows> = lengths.iter().map(windows).collect();
         all.iter().try_for_each(Windows::check)?;
         if let Some(path) = &self.plot {
             figures::check_target("--plot", path)?;
@@ -61,10 +95,12 @@ impl Ppl {
         let methods = self.plan.methods(&self.method, &loaded)?;
         let tokenizer = loaded.tokenizer()?;
         let texts = loaded.read_texts(&tokenizer, &self.text)?;
-        let counts: Vec<usize> = all
-            .iter()
-            .map(|&w| texts.iter().map(|t| window_starts(t.tokens.len(), w).count()).sum())
-            .collect();
+        let found = |w: Windows| window_count(&texts, w);
+        // At least one length, so that there is something to say.
+        while self.protocol.is_some() && all.len() > 1 && all.last().map(|&w| found(w)) == Some(0) {
+            all.pop();
+        }
+        let counts: Vec<usize> = all.iter().map(|&w| found(w)).collect();
         if let Some(index) = counts.iter().position(|&n| n == 0) {
             let longest = texts.iter().map(|t| t.tokens.len()).max().unwrap_or(0);
             return Err(Failure::input(format!(
@@ -74,21 +110,30 @@ impl Ppl {
             )));
         }
 
-        let tokens =
-            all.iter().zip(&counts).map(|(w, n)| w.length * n).sum::<usize>() * methods.len();
-        let bar = Bar::new(output, "reading windows", tokens, "tokens");
+        let tokens: Vec<&[u32]> = texts.iter().map(|t| t.tokens.as_slice()).collect();
+        let settings = Settings::new("ppl", &loaded.model)
+            .with("windows", self.windows)
+            .with("labels", self.labels);
+        let run = self.run.open_for_texts(settings, &methods, &tokens)?;
+        let mine = |count: &usize| run.shard().indices(*count).count();
+        let tokens = all.iter().zip(&counts).map(|(w, n)| w.length * mine(n)).sum::<usize>();
+        let bar = Bar::new(output, "reading windows", tokens * methods.len(), "tokens");
         let mut rows = Vec::new();
-        for &windows in &all {
+        for (&windows, &count) in all.iter().zip(&counts) {
             for (method, options) in &methods {
-                let result = perplexity(&loaded.model, &texts, windows, options, &|n| bar.add(n))?;
-                rows.push((*method, result));
+                let part = run.part(&format!("{}/{}", method.name(), windows.length), count)?;
+                bar.skip(part.done().len() * windows.length);
+                let add = |n| bar.add(n);
+                let result = perplexity_in(part, &loaded.model, &texts, windows, options, &add)?;
+                rows.push((method.clone(), result));
             }
         }
         drop(bar);
         let json = json!({
             "evaluation": "ppl", "model": loaded.name, "labels": self.labels,
-            "rows": rows.iter().map(|(method, p)| row(*method, p)).collect::<Vec<_>>(),
+            "rows": rows.iter().map(|(method, p)| row(method, p)).collect::<Vec<_>>(),
         });
+        run.write_result(&json)?;
         figures::plot(self.plot.as_deref(), &json, output)?;
         output.result(&json, || {
             let mut table = Table::new(
@@ -111,7 +156,7 @@ impl Ppl {
     }
 }
 
-fn row(method: Method, p: &Perplexity) -> serde_json::Value {
+fn row(method: &Method, p: &Perplexity) -> serde_json::Value {
     json!({
         "method": method, "length": p.length, "windows": p.nll.samples, "nll": p.nll.mean,
         "nll_standard_error": p.nll.standard_error, "perplexity": p.perplexity(),

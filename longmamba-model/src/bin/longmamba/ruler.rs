@@ -8,7 +8,7 @@ use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::run_args::RunArgs;
+use crate::run_args::{RunArgs, with_methods};
 use clap::Args;
 use files::{DataFile, Files, find_data};
 use longmamba_model::eval::Estimate;
@@ -79,8 +79,9 @@ pub struct Ruler {
     /// FOLDER/template.json, instead of running them
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["data", "run", "shard", "method"])]
     write: Option<PathBuf>,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     #[command(flatten)]
     plan: PlanArgs,
@@ -164,20 +165,17 @@ impl Ruler {
         if let Some(folder) = &self.write {
             return self.write(folder, &groups, &standins, output);
         }
-        let mut settings = Settings::new("ruler", &loaded.model)
+        let settings = Settings::new("ruler", &loaded.model)
             .with("files", files.digests())
             .with("standin", !standins.is_empty())
-            .with(
-                "methods",
-                methods.iter().map(|(m, o)| (m.name(), o.settings())).collect::<Vec<_>>(),
-            )
             .noting("standins", &standins);
+        let mut settings = with_methods(settings, &methods)?;
         if self.data.is_none() {
             settings = settings.with("seed", self.seed);
         }
         let run = self.run.open(&settings)?;
         let rows = self.answer(&loaded, &tokenizer, &groups, &methods, &run, output)?;
-        Table { rows, standins, shard: self.run.shard(), model: &loaded.name }.print(output)
+        Table { rows, standins, shard: self.run.shard(), model: &loaded.name }.print(&run, output)
     }
 
     fn sources(&self, files: &mut Files) -> Outcome<Sources> {
@@ -296,7 +294,7 @@ impl Ruler {
                 // A shard may have none of few samples.
                 if let Some(score) = Estimate::of(&scores) {
                     let score = score.scaled(100.0);
-                    rows.push(Row { method: *method, length: *length, task, score });
+                    rows.push(Row { method: method.clone(), length: *length, task, score });
                 }
             }
         }

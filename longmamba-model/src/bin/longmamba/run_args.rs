@@ -1,8 +1,12 @@
 //! Where an evaluation keeps what is done, and which part of it is this machine's.
 
+use crate::args::Method;
 use crate::failure::Outcome;
 use clap::Args;
+use longmamba_model::SessionOptions;
 use longmamba_model::eval::run::{Run, Settings, Shard};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -24,7 +28,33 @@ impl RunArgs {
         })
     }
 
+    /// As [`RunArgs::open`], for an evaluation of methods on texts: what is measured is the same only where
+    /// they are.
+    pub fn open_for_texts(
+        &self,
+        settings: Settings,
+        methods: &[(Method, SessionOptions)],
+        texts: &[&[u32]],
+    ) -> Outcome<Run> {
+        let mut digest = Sha256::new();
+        for text in texts {
+            digest.update((text.len() as u64).to_le_bytes());
+            text.iter().for_each(|token| digest.update(token.to_le_bytes()));
+        }
+        let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.open(&with_methods(settings, methods)?.with("texts", digest))
+    }
+
     pub fn shard(&self) -> Shard {
         self.shard
     }
+}
+
+/// The settings, with the methods and what each was made with.
+pub fn with_methods(settings: Settings, methods: &[(Method, SessionOptions)]) -> Outcome<Settings> {
+    let settings_of = |(method, options): &(Method, SessionOptions)| {
+        Ok(json!({ "name": method.name(), "settings": options.settings()? }))
+    };
+    let all: Vec<Value> = methods.iter().map(settings_of).collect::<Outcome<_>>()?;
+    Ok(settings.with("methods", all))
 }

@@ -4,10 +4,9 @@ use crate::backend::Backend;
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::{Error, Result, write_whole};
-use longmamba_core::policy::{Fingerprint, Lookup};
+use longmamba_core::policy::Fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -96,22 +95,13 @@ impl Settings {
 }
 
 impl SessionOptions {
-    /// What of these changes results, for [`Settings::with`]; a plan by a digest of all that is in it. The
-    /// chunk's length is there too: it changes how results are rounded.
-    pub fn settings(&self) -> Value {
-        let digest = |bytes: &[u8]| -> String {
-            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-        };
-        json!({
-            "plan": self.plan.as_ref().map(|plan| digest(&plan.to_bytes())),
-            "lookup": match self.lookup {
-                Lookup::Interpolated => "interpolated",
-                Lookup::Nearest => "nearest",
-            },
-            "threshold_scale": self.threshold_scale,
-            "attention_window": self.attention_window,
-            "filter_decode": self.filter_decode,
-            "chunk_len": self.chunk_len,
-        })
+    /// What of these changes results, for [`Settings::with`]: the method and all that it was made with, by a
+    /// digest, and the length of a chunk, which changes how results are rounded.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for options that do not go together.
+    pub fn settings(&self) -> Result<Value> {
+        let digest = crate::snapshot::digest(self.identity()?.as_bytes());
+        Ok(json!({ "chunk_len": self.chunk_len, "digest": digest }))
     }
 }

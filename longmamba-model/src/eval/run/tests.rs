@@ -114,7 +114,7 @@ fn a_run_is_not_continued_as_another() {
         plan: Some(Arc::new(builtin::find("mamba2-tiny").unwrap().plan().unwrap())),
         ..Default::default()
     };
-    assert_ne!(options.settings(), SessionOptions::default().settings());
+    assert_ne!(options.settings().unwrap(), SessionOptions::default().settings().unwrap());
 
     fs::write(folder.join("settings.json"), "{\"format\": 1, \"run\": 3").unwrap();
     assert!(matches!(open(&first), Err(Error::Malformed { .. })));

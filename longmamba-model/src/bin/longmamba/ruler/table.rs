@@ -5,7 +5,7 @@ use crate::failure::Outcome;
 use crate::output::{self, Output};
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::ruler::{Source, Task};
-use longmamba_model::eval::run::Shard;
+use longmamba_model::eval::run::{Run, Shard};
 use serde_json::json;
 
 /// The score of a task at a length, in percent.
@@ -42,7 +42,7 @@ pub fn standin_note(standins: &[Source]) -> String {
 }
 
 impl Table<'_> {
-    pub fn print(&self, output: &Output) -> Outcome {
+    pub fn print(&self, run: &Run, output: &Output) -> Outcome {
         let rows = self.rows.iter().map(|Row { method, length, task, score }| {
             json!({
                 "method": method, "length": length, "task": task.name, "samples": score.samples,
@@ -51,8 +51,9 @@ impl Table<'_> {
             })
         });
         let averages = self.columns().into_iter().flat_map(|(method, lengths)| {
+            let method = method.clone();
             lengths.into_iter().map(move |length| {
-                let scores = self.scores(method, length);
+                let scores = self.scores(&method, length);
                 let average = mean(&scores);
                 json!({
                     "method": method, "length": length, "tasks": scores.len(), "score": rounded(average),
@@ -60,10 +61,11 @@ impl Table<'_> {
             })
         });
         let json = json!({
-            "model": self.model, "shard": self.shard.to_string(),
+            "evaluation": "ruler", "model": self.model, "shard": self.shard.to_string(),
             "standin": !self.standins.is_empty(), "standins": self.standins,
             "rows": rows.collect::<Vec<_>>(), "averages": averages.collect::<Vec<_>>(),
         });
+        run.write_result(&json)?;
         output.result(&json, || self.text())
     }
 
@@ -84,14 +86,14 @@ impl Table<'_> {
             for task in tasks {
                 let score = |&length: &usize| {
                     let of =
-                        |row: &&Row| (row.method, row.length, row.task) == (method, length, task);
+                        |row: &&Row| (&row.method, row.length, row.task) == (&method, length, task);
                     cell(self.rows.iter().find(of).map(|row| rounded(row.score.mean)))
                 };
                 let name = [method.name().to_owned(), task.name.to_owned()];
                 table.row(name.into_iter().chain(lengths.iter().map(score)));
             }
             let average = |&length: &usize| {
-                let scores = self.scores(method, length);
+                let scores = self.scores(&method, length);
                 cell((!scores.is_empty()).then(|| rounded(mean(&scores))))
             };
             let name = [method.name().to_owned(), "average".to_owned()];
@@ -111,15 +113,15 @@ impl Table<'_> {
             match columns.iter_mut().find(|(method, _)| *method == row.method) {
                 Some((_, lengths)) if lengths.contains(&row.length) => {}
                 Some((_, lengths)) => lengths.push(row.length),
-                None => columns.push((row.method, vec![row.length])),
+                None => columns.push((row.method.clone(), vec![row.length])),
             }
         }
         columns
     }
 
     /// Of all tasks, rounded, as the official average takes them.
-    fn scores(&self, method: Method, length: usize) -> Vec<f64> {
-        let rows = self.rows.iter().filter(|row| (row.method, row.length) == (method, length));
+    fn scores(&self, method: &Method, length: usize) -> Vec<f64> {
+        let rows = self.rows.iter().filter(|row| (&row.method, row.length) == (method, length));
         rows.map(|row| rounded(row.score.mean)).collect()
     }
 }
