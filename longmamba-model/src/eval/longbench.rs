@@ -3,7 +3,7 @@
 //! The texts and prompts are other people's and are not part of this library: `data/*.jsonl` is what is in
 //! the data set's `data.zip`, `dataset2prompt.json` and `dataset2maxlen.json` are in the folder `config` of
 //! the official repository. [`LongBench::open`] finds them; [`LongBench::samples`] gives the prompts of a data
-//! set; [`predict`] has a model answer one; the scores are in [`metrics`](super::metrics).
+//! set; [`predict`](fn@predict) has a model answer one; the scores are in [`metrics`](super::metrics).
 
 mod config;
 mod data;

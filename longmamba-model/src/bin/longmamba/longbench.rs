@@ -54,8 +54,9 @@ pub struct LongBenchCommand {
     /// Take the spaces before punctuation out of answers, as LongMamba's tokenizer does
     #[arg(long)]
     clean_up_spaces: bool,
-    /// Which to run [default: both, where there is a plan]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHOD,...")]
+    /// Which to run, of those that `longmamba methods` lists [default: vanilla, and longmamba where there is
+    /// a plan]
+    #[arg(long, value_delimiter = ',', value_name = "METHOD,...")]
     method: Vec<Method>,
     #[command(flatten)]
     plan: PlanArgs,

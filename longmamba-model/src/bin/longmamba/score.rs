@@ -165,7 +165,10 @@ fn longbench_table(averages: &BTreeMap<String, Vec<&LongBenchScore>>) -> String 
             row(&mut table, s.dataset, s.metric, samples(s.samples, s.missing), scores);
         }
         let [short, middle, long] = [0, 1, 2].map(|i| mean(rows, |s| s.by_length[i]));
-        let of = format!("{} data sets", rows.len());
+        let of = match rows.len() {
+            1 => "1 data set".into(),
+            n => format!("{n} data sets"),
+        };
         let scores = [mean(rows, |s| Some(s.score)), short, middle, long];
         row(&mut table, "average", &of, String::new(), scores);
     }

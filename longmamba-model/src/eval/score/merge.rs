@@ -95,11 +95,11 @@ mod tests {
         }
     }
 
-    /// Indices in order and what is missing, or the message. Lines are given as (file, index).
-    fn merged(
-        lines: &[(usize, Option<u64>)],
-        order: Order,
-    ) -> std::result::Result<(Vec<Option<u64>>, u64, Vec<u64>), String> {
+    /// Indices in order, and how many are missing and which.
+    type Merged = (Vec<Option<u64>>, u64, Vec<u64>);
+
+    /// Of lines given as (file, index); or the message.
+    fn merged(lines: &[(usize, Option<u64>)], order: Order) -> std::result::Result<Merged, String> {
         let files = ["a.jsonl", "b.jsonl"].map(PathBuf::from);
         let samples = lines.iter().zip(1..).map(|(&(file, index), line)| sample(index, file, line));
         let (samples, missing) =

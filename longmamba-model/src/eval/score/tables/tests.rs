@@ -100,7 +100,8 @@ fn classes_are_those_of_the_last_line() {
 fn the_similarity_of_code_can_be_chosen() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "lcc.jsonl", &[answer(0, "tide", &["diet"], 1)]);
-    let score = |similarity| read(&[file.clone()]).score(similarity).unwrap().longbench[0].score;
+    let predictions = read(&[file]);
+    let score = |similarity| predictions.score(similarity).unwrap().longbench[0].score;
     assert_eq!(score(Similarity::Difflib), 25.0);
     assert_eq!(score(Similarity::Levenshtein), 50.0);
 }
