@@ -143,7 +143,8 @@ fn official_samples_run_as_they_are() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/goldens/ruler");
     if !folder.is_dir() {
         // Not `println!`: the harness hides that where a test passes, and a skip must be seen.
-        writeln!(std::io::stderr(), "skipped: there is no {}", folder.display()).unwrap();
+        let skipped = format!("SKIPPED: {} is not there\n", folder.display());
+        std::io::stderr().write_all(skipped.as_bytes()).unwrap();
         return;
     }
     let data = folder.display().to_string();

@@ -61,7 +61,10 @@ proptest! {
                 prop_assert_eq!(sample.index, index);
                 // What a sample shrinks by, at most.
                 let unit = if by_words { 600 } else { 4000 };
-                prop_assert!(sample.length + unit > length * 9 / 10, "{} of {length}", sample.length);
+                // The official sizes of fwe are a thirty-second of the length apart in words, of five bytes each.
+                let tenths = if task.name == "fwe" { 8 } else { 9 };
+                let least = length * tenths / 10;
+                prop_assert!(sample.length + unit > least, "{} of {length}", sample.length);
             }
             Err(Error::TaskLength { task: name, length: asked, smallest, .. }) => {
                 prop_assert_eq!((name, asked), (task.name, length));

@@ -52,7 +52,7 @@ pub struct DataFile {
 /// Reads one file, or all `.jsonl` files below a folder, of `tasks` or of all.
 ///
 /// The task is the file's name up to the first dot, or the folder's that it lies in; the length is the
-/// nearest folder's whose name is a number, or else what the longest sample has.
+/// nearest of three folders whose name is a number, or else what the longest sample has.
 pub fn find_data(
     path: &Path,
     tasks: &[&'static Task],
@@ -138,7 +138,8 @@ fn task_of(path: &Path) -> Option<&'static Task> {
 }
 
 fn length_of(path: &Path) -> Option<usize> {
-    names(path).skip(1).find_map(|name| name.parse().ok())
+    // As deep as the official files lie: length, `data`, task.
+    names(path).skip(1).take(3).find_map(|name| name.parse().ok())
 }
 
 #[cfg(test)]
