@@ -4,6 +4,8 @@
 mod common;
 #[path = "cuda/generate.rs"]
 mod generate;
+#[path = "cuda/methods.rs"]
+mod methods;
 
 use common::{all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::eval::perplexity::{Windows, perplexity};
