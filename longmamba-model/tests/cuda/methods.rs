@@ -12,7 +12,7 @@ use std::sync::Arc;
 fn methods_agree() {
     for folder in FAMILIES {
         let (gpu, cpu) = (super::model(folder), super::on_cpu(folder));
-        let tokens = random_tokens(11, 60);
+        let tokens = random_tokens(11, 40);
         let scales = |scaled| {
             let layers = cpu.config().recurrent_layers();
             let factors = (0..layers).map(|layer| 0.5 + 0.25 * layer as f32).collect();
@@ -27,7 +27,7 @@ fn methods_agree() {
         ];
         if cpu.config().attention.is_none() {
             let default = DeciMamba::new(cpu.config());
-            let deci = DeciMamba { layers: vec![1], base: 20, last: 5, ..default };
+            let deci = DeciMamba { layers: vec![1], base: 12, last: 5, ..default };
             methods.push(Arc::new(deci));
         }
         let mut vanilla = cpu.session(options(16)).unwrap();
@@ -40,7 +40,7 @@ fn methods_agree() {
             on_gpu.prefill(&tokens).unwrap();
             on_cpu.prefill(&tokens).unwrap();
             assert_ne!(on_cpu.logits(), vanilla.logits(), "{folder}, {name}");
-            for token in [3, 1, 4, 1] {
+            for token in [3, 1] {
                 assert_close(on_gpu.logits(), on_cpu.logits(), 5e-4, &format!("{folder}, {name}"));
                 on_gpu.step(token).unwrap();
                 on_cpu.step(token).unwrap();
