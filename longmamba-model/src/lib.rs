@@ -98,6 +98,11 @@
 //! # Ok::<(), longmamba_model::Error>(())
 //! ```
 //!
+//! # Methods
+//! [`methods`] has LongMamba and other training-free methods behind one trait: DeciMamba, MambaExtend, Mamba
+//! Modulation, winsorization of A, LAMB. A session takes any of them as [`SessionOptions::method`]; what each
+//! needs, and whether it can read a prompt in chunks, is said there.
+//!
 //! # On a GPU
 //! With the feature `cuda` there is `CudaBackend`, for NVIDIA's GPUs of compute capability 7.5 and later; it
 //! needs their driver and nothing else. Everything here works on it as on the processor, and snapshots and

@@ -175,6 +175,9 @@ pub struct Selection {
     pub rates: Rates,
 }
 
+/// A method that was made; `None` is the model as it is.
+pub type Built = Result<Option<Arc<dyn Method>>>;
+
 /// A method's line in [`ALL`].
 #[derive(Debug)]
 pub struct Entry {
@@ -182,8 +185,8 @@ pub struct Entry {
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
-    /// Makes it; `None` is the model as it is.
-    pub build: fn(&mut Settings, &Context<'_>) -> Result<Option<Arc<dyn Method>>>,
+    /// Makes it.
+    pub build: fn(&mut Settings, &Context<'_>) -> Built,
 }
 
 /// Every method.
@@ -251,7 +254,7 @@ pub fn find(text: &str) -> Result<&'static Entry> {
 /// # Errors
 /// [`Error::Argument`] for a method or a setting that does not exist, a value out of range, or where
 /// what the method needs is missing.
-pub fn build(text: &str, context: &Context<'_>) -> Result<Option<Arc<dyn Method>>> {
+pub fn build(text: &str, context: &Context<'_>) -> Built {
     let mut settings = Settings::parse(text)?;
     let entry = find(text)?;
     let method = (entry.build)(&mut settings, context)?;

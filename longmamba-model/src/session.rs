@@ -79,7 +79,7 @@ impl SessionOptions {
         Ok(format!("{method} window {:?} {}", self.attention_window, self.filter_decode))
     }
 
-    /// Checks the values, and the plan against the model.
+    /// Checks the values, and the method against the model.
     pub(crate) fn check<B: Backend>(&self, model: &Model<B>) -> Result<()> {
         if !(1..=1 << 16).contains(&self.chunk_len) {
             let why = format!("chunk_len is {}, must be 1 to 65536", self.chunk_len);
@@ -99,9 +99,10 @@ impl SessionOptions {
 /// One sequence: convolution history and SSM state of every layer, and the logits of its last token.
 ///
 /// A prompt may be read whole, in any chunks, or token by token: the results agree within rounding,
-/// and the memory does not grow with the prompt. With a LongMamba plan the thresholds depend on the
-/// prompt's total length, so it must be known first: give the whole prompt to one
-/// [`prefill`](Session::prefill), or announce it with [`prefill_of`](Session::prefill_of).
+/// and the memory does not grow with the prompt; but some [methods](crate::methods) look at the whole
+/// prompt at once. With a LongMamba plan the thresholds depend on the prompt's total length, so it must
+/// be known first: give the whole prompt to one [`prefill`](Session::prefill), or announce it with
+/// [`prefill_of`](Session::prefill_of).
 ///
 /// ```no_run
 /// # fn run(model: std::sync::Arc<longmamba_model::Model>, prompt: Vec<u32>) -> longmamba_model::Result<()> {
@@ -184,12 +185,13 @@ impl<B: Backend> Session<B> {
 
     /// Reads tokens of the prompt; [`logits`](Self::logits) are then those of the last.
     ///
-    /// Without [`prefill_of`](Self::prefill_of) the first call is taken for the whole prompt. A model
-    /// without a plan may be given more at any time.
+    /// Without [`prefill_of`](Self::prefill_of) the first call is taken for the whole prompt. Where no method
+    /// depends on the prompt's length, more may be given at any time.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`], [`Error::Token`], or [`Error::Announced`] where more tokens come than
-    /// were announced. After these the session is as it was.
+    /// [`Error::EmptyPrompt`], [`Error::Token`], [`Error::Announced`] where more tokens come than were
+    /// announced, or [`Error::Whole`] where fewer come and the method looks at all at once. After these
+    /// the session is as it was.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         self.prefill_scored(tokens, 0..0, |_, _| {})
     }
@@ -198,7 +200,7 @@ impl<B: Backend> Session<B> {
     /// whose index in `tokens` lies in `wanted`, in order.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill).
+    /// As [`prefill`](Self::prefill); [`Error::Dropped`] where the method may drop one of those tokens.
     pub fn prefill_scored(
         &mut self,
         tokens: &[u32],

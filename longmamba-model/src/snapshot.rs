@@ -127,12 +127,12 @@ impl<B: Backend> Session<B> {
         write_whole(path, &file)
     }
 
-    /// Reads a session back. `options` must carry the plan that the session was saved with; the chunk
-    /// length may differ.
+    /// Reads a session back. `options` must carry the plan or method that the session was saved with; the
+    /// chunk length may differ.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] and the tensor errors for a damaged file; and
-    /// [`Error::Malformed`] where the snapshot belongs to another model or plan, saying which.
+    /// [`Error::Malformed`] where the snapshot belongs to another model or method, saying which.
     pub fn load(model: &Arc<Model<B>>, options: SessionOptions, path: &Path) -> Result<Self> {
         let mut session = model.session(options)?;
         // Small, and its own file may be replaced while it is read: no map.

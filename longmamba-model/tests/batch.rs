@@ -374,7 +374,7 @@ fn sessions_that_read_otherwise_are_refused() {
         SessionOptions { filter_decode: true, ..good.clone() },
     ] {
         let error = message(model.session(bad.clone()).unwrap());
-        assert!(error.contains("another plan or window"), "{bad:?}: {error}");
+        assert!(error.contains("another method or window"), "{bad:?}: {error}");
     }
     // The length of the chunks is the batch's own.
     assert_eq!(batch.push(model.session(good).unwrap()).unwrap(), 1);

@@ -4,6 +4,8 @@
 mod common;
 #[path = "cuda/generate.rs"]
 mod generate;
+#[path = "cuda/methods.rs"]
+mod methods;
 #[path = "cuda/recorded.rs"]
 mod recorded;
 #[path = "cuda/steps.rs"]

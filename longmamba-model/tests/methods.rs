@@ -64,6 +64,7 @@ fn read(
         session.step(token).unwrap();
         all.extend_from_slice(session.logits());
     }
+    assert_eq!(all.len(), (last + steps.len()) * VOCAB);
     all
 }
 
@@ -578,6 +579,15 @@ fn hostile_files_of_factors_are_errors() {
         let error = replaced(from, to);
         assert!(error.starts_with("a.factors: ") && error.contains(why), "{error}");
     }
+    // What does not belong there.
+    let (_, header) = safetensors::SafeTensors::read_metadata(&good).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&good).unwrap();
+    let mut tensors = file.tensors();
+    tensors.push(("more".to_owned(), file.tensor("factors").unwrap()));
+    let more = safetensors::serialize(tensors, header.metadata().clone()).unwrap();
+    let error = read(&more).unwrap_err();
+    assert!(matches!(&error, Error::SurplusTensor { tensor, .. } if tensor == "more"), "{error}");
+
     let model = SHAPE.model().fingerprint().clone();
     let tuning = Tuning { length: 1, windows: 1, labels: 1, seed: 0 };
     let make = |factors: Vec<f32>| {

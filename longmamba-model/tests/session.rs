@@ -181,7 +181,7 @@ fn snapshots_are_bound_to_model_and_plan() {
     let message = |model: &Arc<Model>, plan| {
         Session::load(model, options(32, plan), &path).unwrap_err().to_string()
     };
-    assert!(message(&model, None).contains("no plan"));
+    assert!(message(&model, None).contains("no method"));
     let other = Shape { seed: 6, ..small() }.model();
     assert!(message(&other, None).contains("saved with model"));
 

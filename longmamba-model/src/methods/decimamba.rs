@@ -27,8 +27,8 @@ pub struct DeciMamba {
     /// No layer keeps fewer.
     pub min_len: usize,
     /// How many tokens at the end are always kept, 1 at least: the labels of a perplexity and the token
-    /// before them, or a question. The published code keeps none of them when it generates; ours needs the
-    /// logits of the last.
+    /// before them, or a question. The published code keeps the 100 labels (and predicts the first from
+    /// whatever was kept before it), and none when it generates; ours needs the logits of the last token.
     pub last: usize,
 }
 

@@ -92,7 +92,7 @@ impl Method for Lamb {
                 let weights = attention.weights(channel, &column);
                 let least = table.log_scores[channel];
                 let decay = |token: usize| attention.log_decay(channel, column[token]);
-                (channel, drop(&weights, rows, least, decay))
+                (channel, unattended(&weights, rows, least, decay))
             })
             .collect();
         for (channel, tokens) in dropped {
@@ -117,7 +117,12 @@ impl fmt::Debug for Lamb {
 
 /// Which of `rows` tokens a channel drops. Those past `weights` stay; of the others, from the largest
 /// weight down, as many as keep the sum of `decay` from falling below `least`. Of equals the later stays.
-fn drop(weights: &[f64], rows: usize, least: f64, decay: impl Fn(usize) -> f64) -> Vec<usize> {
+fn unattended(
+    weights: &[f64],
+    rows: usize,
+    least: f64,
+    decay: impl Fn(usize) -> f64,
+) -> Vec<usize> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(b.cmp(&a)));
     let mut sum: f64 = (weights.len()..rows).map(&decay).sum();
@@ -304,7 +309,7 @@ mod tests {
         ) {
             let rows = weights.len() + more;
             let decay = |token: usize| -0.1 * (1 + token % 5) as f64;
-            let dropped = drop(&weights, rows, least, decay);
+            let dropped = unattended(&weights, rows, least, decay);
             let lightest_kept = (0..weights.len())
                 .filter(|t| !dropped.contains(t))
                 .map(|t| weights[t])

@@ -42,6 +42,13 @@ fn wrong_usage() {
         (&["--scale", "nan"], "threshold_scale is NaN"),
         (&["--theta", "-1"], "--theta"),
         (&["--method", "other"], "--method"),
+        (&["--method", "winsorize:high"], "write key=value"),
+        (&["--method", "winsorize:up=1"], "it has low, high"),
+        (&["--method", "mambaextend"], "longmamba tune --method mambaextend"),
+        (&["--method", "decimamba:last=50:base=9"], "sure to keep the last 50"),
+        (&["--method", "decimamba:layers=4"], "there is no layer 4"),
+        (&["--method-file", "nothing"], "nothing: "),
+        (&["--protocol", "decimamba"], "--protocol"),
         (&["--threads", "0"], "--threads"),
         (&["--unknown-flag"], "--unknown-flag"),
     ] {

@@ -178,6 +178,101 @@ fn json_of_the_other_commands() {
 }
 
 #[test]
+fn every_method_at_growing_lengths() {
+    let folder = Folder::new();
+    let (text, model) = (folder.write("text.txt", text(4000)), "builtin:mamba2-tiny");
+    let mut files = Vec::new();
+    for method in ["mambaextend", "modulation"] {
+        let out = folder.path(method);
+        let tuned = json_of(&[
+            "tune",
+            model,
+            "--method",
+            method,
+            "--text",
+            &text,
+            "--length",
+            "300",
+            "--windows",
+            "1",
+            "--steps",
+            "2",
+            "--out",
+            &out,
+            "--json",
+        ]);
+        assert_eq!(tuned["factors"].as_array().unwrap().len(), 4);
+        assert_eq!(tuned["path"].as_array().unwrap().len(), 3);
+        assert!(tuned["nll_after"].as_f64() <= tuned["nll_before"].as_f64());
+        files.push(out);
+    }
+    let all = "vanilla,longmamba,decimamba,mambaextend,modulation,winsorize:low=20:high=80,lamb";
+    let ppl = json_of(&[
+        "ppl",
+        model,
+        "--text",
+        &text,
+        "--lengths",
+        "256,1k",
+        "--windows",
+        "1",
+        "--method",
+        all,
+        "--method-file",
+        &files[0],
+        &files[1],
+        "--json",
+    ]);
+    let rows = ppl["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
+    assert_eq!(names, [all, all].join(",").split(',').collect::<Vec<_>>());
+    let nll = |row: usize| rows[row]["nll"].as_f64().unwrap();
+    // At the training length only what changes A or Δ changes anything; past it, all do.
+    for row in [1, 2, 6] {
+        assert_eq!(nll(row), nll(0), "{}", names[row]);
+    }
+    for (row, name) in names.iter().enumerate().skip(8) {
+        assert!(nll(row) != nll(7) && (0.5..5.0).contains(&nll(row)), "{name}");
+    }
+
+    let generated = json_of(&[
+        "generate",
+        model,
+        "--prompt-file",
+        &text,
+        "--method",
+        "decimamba",
+        "--max-new",
+        "3",
+        "--json",
+    ]);
+    assert_eq!((&generated["method"], &generated["new_tokens"]), (&json!("decimamba"), &json!(3)));
+    assert_eq!(generated["prompt_tokens"], fs::metadata(&text).unwrap().len());
+
+    let listed = json_of(&["methods", "--json"]);
+    let listed = listed["methods"].as_array().unwrap();
+    let listed: Vec<&str> = listed.iter().map(|m| m["name"].as_str().unwrap()).collect();
+    assert!(all.split(',').all(|m| listed.contains(&m.split(':').next().unwrap())));
+    assert_eq!(listed.len(), 7);
+}
+
+#[test]
+fn a_protocol_leaves_out_what_no_text_has() {
+    let folder = Folder::new();
+    let text = folder.write("text.txt", text(1100));
+    // A length with windows, and one without.
+    let run = |more: &[&str]| {
+        let args = ["ppl", "builtin:mamba2-tiny", "--text", &text, "--json", "--method", "vanilla"];
+        json_of(&[&args, more].concat())["rows"].as_array().unwrap().clone()
+    };
+    let (protocol, own) = (run(&["--protocol", "decimamba"]), run(&["--lengths", "1k"]));
+    assert_eq!((protocol.len(), own.len()), (1, 1));
+    assert_eq!(protocol[0]["length"], 1000);
+    assert_eq!(protocol[0]["windows"], own[0]["windows"]);
+    assert_eq!(protocol[0]["nll"], own[0]["nll"]);
+}
+
+#[test]
 fn a_model_with_a_tokenizer_file() {
     let folder = Folder::of("mamba2-hf");
     folder.tokenizer(90);

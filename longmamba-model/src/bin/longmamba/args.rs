@@ -131,7 +131,7 @@ impl std::str::FromStr for Method {
     }
 }
 
-/// LongMamba's plan, and how it is applied.
+/// What methods are made from, and how prompts are read.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// A calibrated plan [default for built-in models: their own]
