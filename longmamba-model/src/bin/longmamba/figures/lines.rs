@@ -157,16 +157,15 @@ impl Scale {
         place.clamp(self.low, self.high)
     }
 
-    /// Round values, ascending: 1, 2 and 5 of each decade, or of that kind of step.
-    fn ticks(self) -> Vec<f64> {
+    /// Round values, ascending: 1, 2 and 5 of each decade, or of that kind of step; and how they are written.
+    fn ticks(self) -> Vec<(f64, String)> {
         if self.logarithmic {
             let decades = self.low.floor() as i32..=self.high.ceil() as i32;
-            let all = decades.flat_map(|d| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(d)));
-            let within: Vec<f64> =
-                all.filter(|v| (self.low..=self.high).contains(&v.log10())).collect();
             let sparse = self.high - self.low > 3.0;
-            let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
-            return within.into_iter().filter(|v| !sparse || whole(v)).collect();
+            let of_decade: &[f64] = if sparse { &[1.0] } else { &[1.0, 2.0, 5.0] };
+            let all = decades.flat_map(|d| of_decade.iter().map(move |m| m * 10f64.powi(d)));
+            let within = all.filter(|v| (self.low..=self.high).contains(&v.log10()));
+            return within.map(|value| (value, shown(value, value))).collect();
         }
         let rough = (self.high - self.low) / 6.0;
         let decade = 10f64.powf(rough.log10().floor());
@@ -174,17 +173,16 @@ impl Scale {
         let step = step.unwrap_or(10.0 * decade);
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
-        (first..=last).map(|i| i as f64 * step).collect()
+        (first..=last).map(|i| i as f64 * step).map(|value| (value, shown(value, step))).collect()
     }
 }
 
-/// As few digits as tell ticks apart.
-fn shown(value: f64) -> String {
+/// With as many decimals as a multiple of `step` has.
+fn shown(value: f64, step: f64) -> String {
     match value.abs() {
-        v if v >= 1e5 => format!("{:.0e}", value),
-        v if v >= 10.0 || (v - v.round()).abs() < 1e-9 => format!("{value:.0}"),
-        v if v >= 1.0 || ((10.0 * v) - (10.0 * v).round()).abs() < 1e-9 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        v if v >= 1e5 => format!("{value:.0e}"),
+        // Rounding must not make 0.001 one of 0.00099.
+        _ => format!("{value:.*}", (-(step.log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize),
     }
 }
 
@@ -259,11 +257,11 @@ impl LineChart {
     {
         let pixel = |at: (f64, f64)| place(plane, area, at);
         let label = text_style(14, HPos::Right, VPos::Center);
-        for tick in scale.ticks() {
+        for (tick, text) in scale.ticks() {
             let (from, to) =
                 (pixel((ends.0, scale.place(tick))), pixel((ends.1, scale.place(tick))));
             area.draw(&PathElement::new([from, to], PALE))?;
-            area.draw_text(&shown(tick), &label, (from.0 - 7, from.1))?;
+            area.draw_text(&text, &label, (from.0 - 7, from.1))?;
         }
         let label = text_style(13, HPos::Center, VPos::Top);
         let mut free = i32::MIN;
@@ -303,15 +301,18 @@ mod tests {
     use super::*;
 
     fn ticks(low: f64, high: f64, logarithmic: bool) -> Vec<String> {
-        Scale { low, high, logarithmic }.ticks().into_iter().map(shown).collect()
+        Scale { low, high, logarithmic }.ticks().into_iter().map(|(_, text)| text).collect()
     }
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(ticks(0.0, 1.0, false), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+        assert_eq!(ticks(0.0, 1.0, false), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(ticks(2.04, 2.31, false), ["2.05", "2.10", "2.15", "2.20", "2.25", "2.30"]);
         assert_eq!(ticks(0.9, 4.2, true), ["10", "100", "1000", "10000"]);
         assert_eq!(ticks(0.95, 2.1, true), ["10", "20", "50", "100"]);
+        assert_eq!(ticks(-2.1, 0.5, true), ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]);
+        assert_eq!(ticks(0.0, 90.0, false), ["0", "20", "40", "60", "80"]);
+        assert_eq!(ticks(0.0, 6e6, false)[1..3], ["1e6", "2e6"]);
     }
 
     #[test]
