@@ -103,7 +103,6 @@ impl<'a> Generator<'a> {
             Kind::VariableTracking => Box::new(Variables::new(
                 &templates.variables,
                 if length < 4096 { 5 } else { 10 },
-                task.tokens_to_generate,
                 random(Purpose::Example),
                 count,
             )?),

@@ -15,7 +15,7 @@ const CHAIN: usize = 5;
 const NAME: usize = 5;
 const EXAMPLE_NAME: usize = 3;
 
-/// Tokens of the example with room for its answer. Where not even its smallest haystack has so few, it
+/// Tokens of the example, without its answer. Where not even its smallest haystack has so few, it
 /// takes more.
 const EXAMPLE_TOKENS: usize = 500;
 
@@ -35,18 +35,16 @@ impl<'a> Variables<'a> {
     pub fn new(
         template: &'a VariablesTemplate,
         unit: usize,
-        tokens_to_generate: usize,
         example: Rng,
         count: Count<'_>,
     ) -> Result<Self> {
         let mut this = Variables { template, unit, example, example_size: unit };
-        let limit = EXAMPLE_TOKENS.saturating_sub(tokens_to_generate);
         let probe = |size| {
             let names = Names::draw(EXAMPLE_NAME, &mut this.example.clone());
             let prompt = this.ask(&names, size, &mut this.example.clone());
             count(&(prompt.input + &prompt.answer_prefix))
         };
-        if let Some(size) = fit(this.sizes(), limit, probe)? {
+        if let Some(size) = fit(this.sizes(), EXAMPLE_TOKENS, probe)? {
             this.example_size = size;
         }
         Ok(this)
