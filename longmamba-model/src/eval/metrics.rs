@@ -36,6 +36,7 @@ pub use f1::qa_f1;
 pub use normalize::{normalize_answer, normalize_zh_answer};
 pub use numbers::{count, retrieval, retrieval_zh};
 pub use rouge::rouge_l;
+pub use round::python_round;
 pub use ruler::{StringMatch, ruler_postprocess, ruler_score};
 pub use scorer::{LengthBucket, bucket_scores, dataset_score, sample_score};
 pub use zh::{qa_f1_zh, rouge_l_zh};

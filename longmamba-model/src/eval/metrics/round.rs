@@ -1,7 +1,7 @@
 //! Two decimals, and the mean, as Python and as numpy have them.
 
 /// `round(x, 2)`: the decimal number nearest to the exact value of x, the even one of two.
-pub(super) fn python_round(x: f64) -> f64 {
+pub fn python_round(x: f64) -> f64 {
     // Formatting rounds so, and what it writes is a number.
     format!("{x:.2}").parse().unwrap_or(x)
 }

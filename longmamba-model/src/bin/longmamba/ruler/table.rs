@@ -4,6 +4,7 @@ use crate::args::Method;
 use crate::failure::Outcome;
 use crate::output::{self, Output};
 use longmamba_model::eval::Estimate;
+use longmamba_model::eval::metrics::python_round;
 use longmamba_model::eval::ruler::{Source, Task};
 use longmamba_model::eval::run::{Run, Shard};
 use serde_json::json;
@@ -24,11 +25,6 @@ pub struct Table<'a> {
     pub model: &'a str,
 }
 
-/// To two decimals, as the official code prints it.
-fn rounded(score: f64) -> f64 {
-    (score * 100.0).round_ties_even() / 100.0
-}
-
 /// What stood in for what was not given; nothing where all was.
 pub fn standin_note(standins: &[Source]) -> String {
     if standins.is_empty() {
@@ -46,7 +42,7 @@ impl Table<'_> {
         let rows = self.rows.iter().map(|Row { method, length, task, score }| {
             json!({
                 "method": method, "length": length, "task": task.name, "samples": score.samples,
-                "score": rounded(score.mean), "standard_error": score.standard_error,
+                "score": python_round(score.mean), "standard_error": score.standard_error,
                 "standin": task.source().is_some_and(|source| self.standins.contains(&source)),
             })
         });
@@ -56,7 +52,7 @@ impl Table<'_> {
                 let scores = self.scores(&method, length);
                 let average = mean(&scores);
                 json!({
-                    "method": method, "length": length, "tasks": scores.len(), "score": rounded(average),
+                    "method": method, "length": length, "tasks": scores.len(), "score": python_round(average),
                 })
             })
         });
@@ -87,14 +83,14 @@ impl Table<'_> {
                 let score = |&length: &usize| {
                     let of =
                         |row: &&Row| (&row.method, row.length, row.task) == (&method, length, task);
-                    cell(self.rows.iter().find(of).map(|row| rounded(row.score.mean)))
+                    cell(self.rows.iter().find(of).map(|row| python_round(row.score.mean)))
                 };
                 let name = [method.name().to_owned(), task.name.to_owned()];
                 table.row(name.into_iter().chain(lengths.iter().map(score)));
             }
             let average = |&length: &usize| {
                 let scores = self.scores(&method, length);
-                cell((!scores.is_empty()).then(|| rounded(mean(&scores))))
+                cell((!scores.is_empty()).then(|| python_round(mean(&scores))))
             };
             let name = [method.name().to_owned(), "average".to_owned()];
             table.row(name.into_iter().chain(lengths.iter().map(average)));
@@ -122,7 +118,7 @@ impl Table<'_> {
     /// Of all tasks, rounded, as the official average takes them.
     fn scores(&self, method: &Method, length: usize) -> Vec<f64> {
         let rows = self.rows.iter().filter(|row| (&row.method, row.length) == (method, length));
-        rows.map(|row| rounded(row.score.mean)).collect()
+        rows.map(|row| python_round(row.score.mean)).collect()
     }
 }
 
