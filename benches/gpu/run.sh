@@ -164,7 +164,9 @@ fi
 
 if heading "Kernels" kernels; then
   if have gpu; then
-    measured "$work/kernels.md" "$BIN/gpu" $quick --json "$out/kernels.jsonl" ${GPU_ARGS:-}
+    # Where it is installed, cuBLASLt is timed beside our own products.
+    blas=$(ldconfig -p 2>/dev/null | grep -Eq 'libcublasLt\.so\.1[23] ' && echo --cublaslt)
+    measured "$work/kernels.md" "$BIN/gpu" $quick $blas --json "$out/kernels.jsonl" ${GPU_ARGS:-}
     tee -a "$record" <"$work/kernels.md"
     note ""
   else

@@ -44,7 +44,7 @@ fn every_kernel_is_checked_and_timed() {
         "ssd step, gated",
     ] {
         let row = rows.iter().find(|row| row["kernel"] == kernel).expect(kernel);
-        assert_eq!(row["replayed_us"].is_number(), kernel != "attention", "{row}");
+        assert!(row["replayed_us"].is_number(), "{row}");
         for number in ["median_us", "floor_us", "floor_share", "error"] {
             assert!(row[number].as_f64().is_some_and(|n| n >= 0.0), "{kernel}: {number} in {row}");
         }
