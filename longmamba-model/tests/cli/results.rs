@@ -411,7 +411,11 @@ fn pictures_of_the_other_commands() {
         ),
         (
             &[&["passkey", model, "--prompts", "1"], &lengths[..]].concat(),
-            &["vanilla", "256", "depth", "any"],
+            &["vanilla", "256", "share found"],
+        ),
+        (
+            &[&["passkey", model, "--prompts", "1", "--depths", "0,1"], &lengths[..]].concat(),
+            &["vanilla", "256", "depth", "1.00"],
         ),
     ] {
         json_of(&[command, &["--json", "--plot", &svg]].concat());

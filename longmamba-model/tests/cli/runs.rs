@@ -118,7 +118,7 @@ fn a_finished_run_is_reported() {
     json_of(&["report", &run, &found, "--out", &page, "--json"]);
     let page = fs::read_to_string(&page).unwrap();
     assert_eq!((page.matches("<svg").count(), page.matches("<section>").count()), (2, 2));
-    for text in ["perplexity", "longmamba", "depth", "digest", "</html>"] {
+    for text in ["perplexity", "longmamba", "share found", "digest", "</html>"] {
         assert!(page.contains(text), "{text}");
     }
     // Nothing is fetched.

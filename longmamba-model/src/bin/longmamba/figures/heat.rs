@@ -17,6 +17,8 @@ pub struct HeatMap {
 }
 
 const TITLE: u32 = 44;
+/// Of a page.
+const WIDTH: u32 = 1200;
 const CELL: (i32, i32) = (58, 34);
 const LEFT: i32 = 74;
 const TOP: i32 = 30;
@@ -28,11 +30,28 @@ fn shade(value: f64) -> RGBColor {
     RGBColor(mix(247.0, 8.0), mix(251.0, 48.0), mix(255.0, 107.0))
 }
 
+impl HeatMap {
+    /// Width and height of a panel.
+    fn panel_size(&self) -> (u32, u32) {
+        let width = LEFT + CELL.0 * self.lengths.len() as i32 + 16;
+        let height = TOP + CELL.1 * self.depths.len() as i32 + BOTTOM;
+        (width as u32, height as u32)
+    }
+
+    /// Columns and rows of panels: about as wide as a page.
+    fn grid(&self) -> (usize, usize) {
+        let panels = self.panels.len().max(1);
+        let columns = (WIDTH / self.panel_size().0).max(1) as usize;
+        // The same number of rows with as few columns as it takes.
+        let rows = panels.div_ceil(columns);
+        (panels.div_ceil(rows), rows)
+    }
+}
+
 impl Figure for HeatMap {
     fn size(&self) -> (u32, u32) {
-        let panel = LEFT + CELL.0 * self.lengths.len() as i32 + 16;
-        let height = TOP + CELL.1 * self.depths.len() as i32 + BOTTOM;
-        ((panel * self.panels.len() as i32).max(420) as u32, TITLE + height as u32)
+        let ((width, height), (columns, rows)) = (self.panel_size(), self.grid());
+        ((width * columns as u32).max(420), TITLE + height * rows as u32)
     }
 
     fn draw<DB>(&self, area: &Area<DB>) -> Drawn
@@ -44,7 +63,8 @@ impl Figure for HeatMap {
         let (title, rest) = area.split_vertically(TITLE);
         let middle = (width as i32 / 2, TITLE as i32 / 2 + 4);
         title.draw_text(&self.title, &text_style(19, HPos::Center, VPos::Center), middle)?;
-        let areas = rest.split_evenly((1, self.panels.len().max(1)));
+        let (columns, rows) = self.grid();
+        let areas = rest.split_evenly((rows, columns));
         for (area, (name, values)) in areas.iter().zip(&self.panels) {
             self.panel(area, name, values)?;
         }

@@ -30,6 +30,7 @@ struct PasskeyRow {
     length: usize,
     depth: Option<f64>,
     score: f64,
+    standard_error: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +75,9 @@ pub fn recorded(result: &Value, from: &str) -> Outcome<Recorded> {
     })?;
     Ok(match result {
         Result::Ppl { model, rows } => Recorded::Lines(perplexity(&model, &rows)),
+        Result::Passkey { model, rows, .. } if rows.iter().all(|row| row.depth.is_none()) => {
+            Recorded::Lines(passkey_anywhere(&model, &rows))
+        }
         Result::Passkey { model, unit, rows } => Recorded::Heat(passkey(&model, unit, &rows)),
         Result::Latency { model, rows } => Recorded::Lines(latency(&model, &rows)),
     })
@@ -106,6 +110,21 @@ fn latency(model: &str, rows: &[LatencyRow]) -> Panels {
         "seconds",
         rows.iter().map(point),
     )
+}
+
+fn passkey_anywhere(model: &str, rows: &[PasskeyRow]) -> Panels {
+    let point = |row: &PasskeyRow| {
+        let (length, value, standard_error) = (row.length, row.score, row.standard_error);
+        (row.method.clone(), Point { length, value, standard_error })
+    };
+    let mut figure = one_panel(
+        format!("{model}: what it finds of what it was told"),
+        "told anywhere in the prompt, asked at its end",
+        "share found",
+        rows.iter().map(point),
+    );
+    figure.panels[0].range = Some((0.0, 1.0));
+    figure
 }
 
 /// A series a method, in the order in which they come.
