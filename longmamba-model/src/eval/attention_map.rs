@@ -105,14 +105,11 @@ impl<'a> Summed<'a> {
         let passed = self.sums[query] - self.sums[key];
         let b = &b[key * d_state..][..*d_state];
         let c = &c[query * d_state..][..*d_state];
-        let terms = b.iter().zip(c).enumerate();
-        let product = |(b, c): (&f32, &f32)| f64::from(*b) * f64::from(*c);
+        let products = b.iter().zip(c).map(|(b, c)| f64::from(*b) * f64::from(*c));
         let sum: f64 = match self.scan.rates[..] {
             // A head's decay is the same for all its states.
-            [rate] => {
-                (f64::from(rate) * passed).exp() * terms.map(|(_, bc)| product(bc)).sum::<f64>()
-            }
-            _ => terms.map(|(n, bc)| product(bc) * (self.scan.rate(n) * passed).exp()).sum(),
+            [rate] => (f64::from(rate) * passed).exp() * products.sum::<f64>(),
+            _ => products.enumerate().map(|(n, bc)| bc * (self.scan.rate(n) * passed).exp()).sum(),
         };
         (sum * f64::from(delta[key])).abs()
     }

@@ -39,6 +39,8 @@ const LEGEND: i32 = 56;
 const DECADES: f64 = 3.0;
 /// So that neighbours can be one rectangle.
 const SHADES: f64 = 24.0;
+/// Of the outline.
+const STEPS: usize = 32;
 const OUTLINE: RGBColor = RGBColor(213, 94, 0);
 
 impl Attention {
@@ -93,16 +95,9 @@ impl Figure for Attention {
         let (x, y) = (LEFT, height - LEGEND + 12);
         outline(area, vec![(x, y), (x + 40, y)])?;
         let style = text_style(13, HPos::Left, VPos::Center);
-        area.draw_text(
-            "outline: the receptive field, back to the farthest token above",
-            &style,
-            (x + 50, y),
-        )?;
-        area.draw_text(
-            "1/1000 of the largest attention; white: less than that",
-            &style,
-            (x + 50, y + 19),
-        )?;
+        let note = |text, line: i32| area.draw_text(text, &style, (x + 50, y + 19 * line));
+        note("outline: the receptive field, back to the farthest token above 1/1000 of the", 0)?;
+        note("largest attention, over each 32nd of the text; white: less than that", 1)?;
         Ok(())
     }
 }
@@ -171,10 +166,15 @@ impl AttentionPanel {
         area.draw(&PathElement::new([frame.at(0.0, 0.0), frame.at(1.0, 1.0)], INK))?;
         let mut steps = Vec::new();
         let mut top = 0.0;
-        for (reach, &query) in self.reach.iter().zip(&self.queries) {
-            let bottom = share(query.saturating_add(1));
-            let key = share(query.saturating_sub(reach.unwrap_or(0)));
-            steps.extend([frame.at(key, top), frame.at(key, bottom)]);
+        // The farthest of several rows: their own ups and downs would be a blot.
+        let rows: Vec<_> = self.reach.iter().zip(&self.queries).collect();
+        for rows in rows.chunks(rows.len().div_ceil(STEPS).max(1)) {
+            let key = |&(reach, query): &(&Option<usize>, &usize)| {
+                query.saturating_sub(reach.unwrap_or(0))
+            };
+            let farthest = share(rows.iter().map(key).min().unwrap_or(0));
+            let bottom = share(rows.last().map_or(0, |(_, query)| query.saturating_add(1)));
+            steps.extend([frame.at(farthest, top), frame.at(farthest, bottom)]);
             top = bottom;
         }
         if steps.len() > 1 {
