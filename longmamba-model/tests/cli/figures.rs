@@ -89,6 +89,18 @@ fn decay_goes_on_past_the_training_length_but_for_longmamba() {
         for (plain, kept) in last("vanilla", 2000).into_iter().zip(last("longmamba", 2000)) {
             assert!(plain < kept && kept <= 0.0, "{plain} {kept}");
         }
+        // The channels are global, and not of one layer.
+        let channels = json_of(&["channels", model, "--json"]);
+        let theta = channels["theta"].as_f64().unwrap().log10();
+        let place = |row: &Value| ["layer", "channel"].map(|n| row[n].as_u64().unwrap() as usize);
+        let mut places: Vec<[usize; 2]> = rows(&result, "rows").iter().map(place).collect();
+        for [layer, channel] in &places {
+            let score = &channels["layers"][*layer]["log10_scores"][*channel];
+            assert!(score.as_f64().unwrap() > theta, "layer {layer}, channel {channel}");
+        }
+        places.sort_unstable();
+        places.dedup();
+        assert!(places.len() == 3 && places[0][0] < places[2][0], "{places:?}");
         let curve = &rows(&result, "curves")[0];
         assert_eq!(rows(curve, "tokens").len(), 256);
         assert_eq!(rows(curve, "log10").len(), 256);
