@@ -1,6 +1,9 @@
 //! What a model can do at a length: perplexity, whether it finds what it was told, and the scores of
-//! LongBench and RULER.
+//! LongBench and RULER; and how far back its channels see: hidden attention, cumulative decay.
 
+pub mod attention_map;
+pub mod channel_scan;
+pub mod decay;
 mod json_lines;
 pub mod latency;
 pub mod longbench;

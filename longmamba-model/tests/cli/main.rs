@@ -5,6 +5,7 @@ mod bad_input;
 mod benchmarks;
 #[cfg(all(feature = "cuda", unix))]
 mod device;
+mod figures;
 mod folder;
 mod formats;
 mod results;

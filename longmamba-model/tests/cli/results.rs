@@ -13,6 +13,8 @@ const COMMANDS: &[&str] = &[
     "verify",
     "calibrate",
     "channels",
+    "attention",
+    "decay",
     "generate",
     "methods",
     "tune",

@@ -167,7 +167,7 @@ enum LookupArg {
 
 impl PlanArgs {
     /// The plan that was given, or the built-in one; it fits the model.
-    fn plan<B: Backend>(&self, loaded: &Loaded<B>) -> Outcome<Option<Arc<Plan>>> {
+    pub fn plan<B: Backend>(&self, loaded: &Loaded<B>) -> Outcome<Option<Arc<Plan>>> {
         let plan = match (&self.plan, loaded.builtin) {
             (Some(path), _) => {
                 let plan = read_plan(path)?;
@@ -272,6 +272,26 @@ pub fn length(text: &str) -> Result<usize, String> {
     };
     let value = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
     value.ok_or_else(|| format!("{text:?} is no length; write 500, 2k (2000) or 1M (1000000)"))
+}
+
+/// As many tokens of a file as the longest of `lengths`.
+pub fn first_tokens<B: Backend>(
+    loaded: &Loaded<B>,
+    file: &Path,
+    lengths: &Lengths,
+) -> Outcome<Vec<u32>> {
+    let longest = lengths.0.last().copied().unwrap_or(0);
+    let texts = loaded.read_texts(&loaded.tokenizer()?, &[file.to_owned()])?;
+    let mut tokens: Vec<u32> = texts.into_iter().flat_map(|text| text.tokens).collect();
+    if tokens.len() < longest {
+        return Err(Failure::input(format!(
+            "--lengths: {longest} tokens were asked for, {} has {}",
+            file.display(),
+            tokens.len()
+        )));
+    }
+    tokens.truncate(longest);
+    Ok(tokens)
 }
 
 /// A share, 0 to 1.

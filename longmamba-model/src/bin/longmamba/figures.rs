@@ -3,12 +3,17 @@
 //! They are meant to be read on any background, on paper and in grey: white ground, dark ink, and series
 //! that differ in stroke and marker, not in colour alone.
 
+mod attention;
+mod decay;
+mod frame;
 mod heat;
 mod lines;
 mod look;
 mod recorded;
 mod scores;
 
+pub use attention::{Attention, AttentionPanel};
+pub use decay::{Curve, Decay};
 pub use heat::HeatMap;
 pub use lines::{Level, LineChart, Panels, Point, Series};
 pub use look::Look;

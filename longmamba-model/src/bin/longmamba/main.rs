@@ -4,9 +4,11 @@
 //! 2 wrong usage or bad input.
 
 mod args;
+mod attention;
 mod calibrate;
 mod channels;
 mod convert;
+mod decay;
 mod demo;
 mod device;
 #[cfg(feature = "download")]
@@ -74,6 +76,8 @@ enum Command {
     Verify(verify::Verify),
     Calibrate(calibrate::Calibrate),
     Channels(channels::Channels),
+    Attention(attention::Attention),
+    Decay(decay::Decay),
     Generate(generate::Generate),
     Methods(methods::Methods),
     Tune(tune::Tune),
@@ -126,6 +130,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(command) => command.run(&output),
         Command::Calibrate(command) => command.run(&output),
         Command::Channels(command) => command.run(&output),
+        Command::Attention(command) => command.run(&output),
+        Command::Decay(command) => command.run(&output),
         Command::Generate(command) => command.run(&output),
         Command::Methods(command) => command.run(&output),
         Command::Tune(command) => command.run(&output),

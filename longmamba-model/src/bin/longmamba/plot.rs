@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 #[command(
     after_help = "Example:\n  longmamba ppl builtin:mamba2-tiny --text book.txt --lengths 256,1k,8k --json > ppl.json\n  \
     longmamba plot ppl.json --out ppl.svg\n\n\
-    Perplexity and latency against length, or a map of passkeys by length and depth. The same pictures come \
-    from --plot of those commands. White ground, and series that differ in stroke and marker: they can be read \
+    Perplexity and latency against length, a map of passkeys by length and depth, hidden attention, or \
+    cumulative decay. The same pictures come from --plot of those commands. White ground, and series that differ in stroke and marker: they can be read \
     in light, in dark and in grey."
 )]
 pub struct Plot {
-    /// What ppl, passkey or latency printed with --json
+    /// What ppl, passkey, latency, attention or decay printed with --json
     #[arg(value_name = "RESULT.json")]
     result: PathBuf,
     /// The picture

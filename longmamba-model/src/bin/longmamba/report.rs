@@ -143,6 +143,8 @@ fn shown(value: Option<&Value>) -> String {
             let digits = 3 - value.abs().max(1e-9).log10().floor() as i32;
             format!("{value:.*}", digits.clamp(0, 6) as usize)
         }
+        // What a picture is made of, not what is read.
+        Some(Value::Array(values)) if values.len() > 20 => format!("{} values", values.len()),
         Some(other) => other.to_string(),
     }
 }

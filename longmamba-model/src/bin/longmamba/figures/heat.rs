@@ -25,7 +25,7 @@ const TOP: i32 = 30;
 const BOTTOM: i32 = 56;
 
 /// White for 0 to dark blue for 1: darker is more, in grey as well.
-fn shade(value: f64) -> RGBColor {
+pub fn shade(value: f64) -> RGBColor {
     let mix = |from: f64, to: f64| (from + (to - from) * value.clamp(0.0, 1.0)).round() as u8;
     RGBColor(mix(247.0, 8.0), mix(251.0, 48.0), mix(255.0, 107.0))
 }

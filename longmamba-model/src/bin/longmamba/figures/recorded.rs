@@ -1,6 +1,9 @@
 //! The pictures of results, from the JSON that the commands print with `--json`.
 
-use super::{Drawn, Figure, HeatMap, LineChart, Look, Panels, Point, Series};
+use super::{
+    Attention, AttentionPanel, Curve, Decay, Drawn, Figure, HeatMap, LineChart, Look, Panels,
+    Point, Series,
+};
 use crate::failure::{Failure, Outcome};
 use crate::figures::Area;
 use plotters::prelude::DrawingBackend;
@@ -14,6 +17,8 @@ enum Result {
     Ppl { model: String, rows: Vec<PplRow> },
     Passkey { model: String, unit: String, rows: Vec<PasskeyRow> },
     Latency { model: String, rows: Vec<LatencyRow> },
+    Attention { model: String, layer: usize, channel: usize, maps: Vec<AttentionPanel> },
+    Decay { model: String, theta: f64, train_len: usize, curves: Vec<Curve> },
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +49,8 @@ struct LatencyRow {
 pub enum Recorded {
     Lines(Panels),
     Heat(HeatMap),
+    Attention(Attention),
+    Decay(Decay),
 }
 
 impl Figure for Recorded {
@@ -51,6 +58,8 @@ impl Figure for Recorded {
         match self {
             Recorded::Lines(figure) => figure.size(),
             Recorded::Heat(figure) => figure.size(),
+            Recorded::Attention(figure) => figure.size(),
+            Recorded::Decay(figure) => figure.size(),
         }
     }
 
@@ -62,6 +71,8 @@ impl Figure for Recorded {
         match self {
             Recorded::Lines(figure) => figure.draw(area),
             Recorded::Heat(figure) => figure.draw(area),
+            Recorded::Attention(figure) => figure.draw(area),
+            Recorded::Decay(figure) => figure.draw(area),
         }
     }
 }
@@ -70,7 +81,7 @@ impl Figure for Recorded {
 pub fn recorded(result: &Value, from: &str) -> Outcome<Recorded> {
     let result = Result::deserialize(result).map_err(|e| {
         Failure::input(format!(
-            "{from}: no result that can be drawn, which ppl, passkey and latency give: {e}"
+            "{from}: no result that can be drawn, which ppl, passkey, latency, attention and decay give: {e}"
         ))
     })?;
     Ok(match result {
@@ -80,6 +91,16 @@ pub fn recorded(result: &Value, from: &str) -> Outcome<Recorded> {
         }
         Result::Passkey { model, unit, rows } => Recorded::Heat(passkey(&model, unit, &rows)),
         Result::Latency { model, rows } => Recorded::Lines(latency(&model, &rows)),
+        Result::Attention { model, layer, channel, maps } => {
+            let title = format!("{model}: hidden attention of layer {layer}, channel {channel}");
+            Recorded::Attention(Attention { title, panels: maps })
+        }
+        Result::Decay { model, theta, train_len, curves } => Recorded::Decay(Decay {
+            title: format!("{model}: cumulative decay of global channels"),
+            theta,
+            trained: train_len,
+            curves,
+        }),
     })
 }
 
