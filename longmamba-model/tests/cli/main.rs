@@ -10,3 +10,4 @@ mod formats;
 mod results;
 mod ruler;
 mod runs;
+mod theta;

@@ -10,7 +10,7 @@ mod recorded;
 mod scores;
 
 pub use heat::HeatMap;
-pub use lines::{Level, LineChart, Panels, Point, Series};
+pub use lines::{Axis, Level, LineChart, Panels, Point, Series};
 pub use look::Look;
 pub use recorded::recorded;
 pub use scores::Scores;
