@@ -21,7 +21,7 @@
 //!
 //! | step | equation | here |
 //! |---|---|---|
-//! | global channels | score > θ | [`classify`], [`ThetaReport`] for the choice of θ |
+//! | global channels | score > θ | [`classify`], [`Gap`] and [`ThetaReport`] for the choice of θ |
 //! | threshold | b·g(S) from the table | [`Lookup`], [`Plan::delta_min`] |
 //! | filter | Δ ← 0 where Δ ≤ b·g(S) | [`kept`], [`mask`] |
 //!
@@ -35,6 +35,7 @@
 mod calibrate;
 mod clamp;
 mod classify;
+mod gaps;
 mod lookup;
 mod mask;
 mod plan;
@@ -48,6 +49,7 @@ pub use clamp::clamp_top_percent;
 pub use classify::{
     CLIFF_DECADES, ChannelScore, Class, Histogram, THETA_MULTIPLES, ThetaReport, classify,
 };
+pub use gaps::Gap;
 pub use lookup::{Lookup, TablePosition};
 pub use mask::{kept, mask};
 pub use plan::{Fingerprint, Plan, PlanParts, TIE};

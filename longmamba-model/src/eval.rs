@@ -20,6 +20,7 @@ use crate::backend::Backend;
 use crate::model::Model;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -67,7 +68,7 @@ pub(crate) fn samples<B: Backend, T: Send>(
     let mut results = Vec::with_capacity(count);
     samples_in_order(model, count, work, |_, result| {
         results.push(result);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(results)
 }
@@ -79,15 +80,16 @@ pub(crate) fn samples<B: Backend, T: Send>(
 /// chunk for several; in a large model the stages inside a sample use the threads that others leave idle.
 ///
 /// After the first error, of `work` or `done`, no sample is started; of several errors the first sample's is
-/// returned, and the results before it were given to `done`.
+/// returned, and the results before it were given to `done`. Nor is one started after `done` breaks off,
+/// which is no error; `done` is given no more then.
 pub(crate) fn samples_in_order<B: Backend, T: Send>(
     model: &Model<B>,
     count: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
-    done: impl FnMut(usize, T) -> Result<()> + Send,
+    done: impl FnMut(usize, T) -> Result<ControlFlow<()>> + Send,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let sink = Mutex::new(InOrder { done, given: 0, early: BTreeMap::new(), failed: None });
+    let sink = Mutex::new(InOrder { done, given: 0, early: BTreeMap::new(), ended: None });
     let worker = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +101,7 @@ pub(crate) fn samples_in_order<B: Backend, T: Send>(
             let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
             let failed = result.is_err();
             sink.take(index, result);
-            if failed || sink.failed.is_some() {
+            if failed || sink.ended.is_some() {
                 next.store(count, Ordering::Relaxed);
             }
         }
@@ -115,7 +117,7 @@ pub(crate) fn samples_in_order<B: Backend, T: Send>(
         });
     }
     let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
-    sink.failed.map_or(Ok(()), Err)
+    sink.ended.unwrap_or(Ok(()))
 }
 
 /// Results on their way to `done`.
@@ -125,19 +127,20 @@ struct InOrder<T, F> {
     given: usize,
     /// Those that wait for one before them.
     early: BTreeMap<usize, Result<T>>,
-    /// After this one nothing is given.
-    failed: Option<Error>,
+    /// How it ended before the last one; after that nothing is given.
+    ended: Option<Result<()>>,
 }
 
-impl<T, F: FnMut(usize, T) -> Result<()>> InOrder<T, F> {
+impl<T, F: FnMut(usize, T) -> Result<ControlFlow<()>>> InOrder<T, F> {
     fn take(&mut self, index: usize, result: Result<T>) {
         self.early.insert(index, result);
-        while self.failed.is_none()
+        while self.ended.is_none()
             && let Some(result) = self.early.remove(&self.given)
         {
             match result.and_then(|result| (self.done)(self.given, result)) {
-                Ok(()) => self.given += 1,
-                Err(error) => self.failed = Some(error),
+                Ok(ControlFlow::Continue(())) => self.given += 1,
+                Ok(ControlFlow::Break(())) => self.ended = Some(Ok(())),
+                Err(error) => self.ended = Some(Err(error)),
             }
         }
     }

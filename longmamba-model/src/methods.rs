@@ -28,6 +28,7 @@ pub mod mamba_extend;
 pub mod modulation;
 mod scales;
 mod settings;
+pub mod theta;
 pub mod tune;
 pub mod vanilla;
 pub mod winsorize;

@@ -40,6 +40,7 @@ use lines::LinesFile;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 /// An evaluation under way, in a folder or in memory alone.
@@ -158,7 +159,26 @@ impl<S: Serialize + DeserializeOwned + Send> Part<S> {
         model: &Model<B>,
         work: impl Fn(usize) -> Result<S> + Sync,
     ) -> Result<Vec<Line<S>>> {
+        self.finish_while(model, work, |_| true)
+    }
+
+    /// As [`Part::finish`], for as long as `more` holds of the lines so far, of those that were done before
+    /// too: gives the first lines of which it does not hold, or all. What is given hangs neither on how many
+    /// samples are done at a time nor on how often the run was killed.
+    ///
+    /// # Errors
+    /// As [`Part::finish`].
+    pub fn finish_while<B: Backend>(
+        self,
+        model: &Model<B>,
+        work: impl Fn(usize) -> Result<S> + Sync,
+        more: impl Fn(&[Line<S>]) -> bool + Sync,
+    ) -> Result<Vec<Line<S>>> {
         let Part { indices, mut done, mut file } = self;
+        if let Some(enough) = (1..=done.len()).find(|&count| !more(&done[..count])) {
+            done.truncate(enough);
+            return Ok(done);
+        }
         let left = &indices[done.len()..];
         samples_in_order(
             model,
@@ -170,7 +190,7 @@ impl<S: Serialize + DeserializeOwned + Send> Part<S> {
                     file.append(&line)?;
                 }
                 done.push(line);
-                Ok(())
+                Ok(if more(&done) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             },
         )?;
         Ok(done)

@@ -11,3 +11,4 @@ mod formats;
 mod results;
 mod ruler;
 mod runs;
+mod theta;

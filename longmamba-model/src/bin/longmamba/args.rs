@@ -77,6 +77,17 @@ impl<B: Backend> Loaded<B> {
         self.builtin.is_none().then_some(folder)
     }
 
+    /// The plan of `--plan`, or the built-in one; it fits the model.
+    pub fn plan(&self, file: Option<&Path>) -> Outcome<Option<Plan>> {
+        let Some(path) = file else {
+            return Ok(self.builtin.map(Builtin::plan).transpose()?);
+        };
+        let plan = read_plan(path)?;
+        plan.check(self.model.fingerprint())
+            .map_err(|e| Failure::input(format!("--plan {}: {e}", path.display())))?;
+        Ok(Some(plan))
+    }
+
     /// The text of each file in tokens.
     pub fn read_texts(&self, tokenizer: &Tokenizer, files: &[PathBuf]) -> Outcome<Vec<Text>> {
         read_files(files)?
@@ -168,19 +179,12 @@ enum LookupArg {
 impl PlanArgs {
     /// The plan that was given, or the built-in one; it fits the model.
     pub fn plan<B: Backend>(&self, loaded: &Loaded<B>) -> Outcome<Option<Arc<Plan>>> {
-        let plan = match (&self.plan, loaded.builtin) {
-            (Some(path), _) => {
-                let plan = read_plan(path)?;
-                let path = path.display();
-                plan.check(loaded.model.fingerprint())
-                    .map_err(|e| Failure::input(format!("--plan {path}: {e}")))?;
-                plan
-            }
-            (None, Some(builtin)) => builtin.plan()?,
-            (None, None) if self.theta.is_some() => {
+        let plan = match loaded.plan(self.plan.as_deref())? {
+            Some(plan) => plan,
+            None if self.theta.is_some() => {
                 return Err(Failure::input("--theta changes a plan; give one with --plan"));
             }
-            (None, None) => return Ok(None),
+            None => return Ok(None),
         };
         let plan = match self.theta {
             Some(theta) => {

@@ -6,7 +6,7 @@ use crate::progress::Bar;
 use clap::{Args, ValueEnum};
 use longmamba_model::calibrate::{calibrate, windows};
 use longmamba_model::policy::{Aggregate, CalibrationSettings, RELEASED_LENGTHS};
-use longmamba_model::{Backend, MixerConfig, write_plan};
+use longmamba_model::{Backend, MixerConfig, Text, write_plan};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -94,18 +94,7 @@ impl Calibrate {
 
         let tokenizer = loaded.tokenizer()?;
         let texts = loaded.read_texts(&tokenizer, &self.text)?;
-        let mut chosen: Vec<&[u32]> = Vec::new();
-        for (index, (text, file)) in texts.iter().zip(&self.text).enumerate() {
-            // The first files have one more where the number does not divide.
-            let (count, rest) =
-                (self.windows.get() / texts.len(), self.windows.get() % texts.len());
-            let count = count + usize::from(index < rest);
-            if count > 0 {
-                let ranges = windows(text.tokens.len(), train_len, count)
-                    .map_err(|e| Failure::input(format!("{}: {e}", file.display())))?;
-                chosen.extend(ranges.into_iter().map(|range| &text.tokens[range]));
-            }
-        }
+        let chosen = spread(&texts, &self.text, train_len, self.windows.get())?;
         let bar = Bar::new(output, "calibrating", chosen.len(), "windows");
         let plan = calibrate(&loaded.model, &chosen, settings, theta, &mut |done| bar.set(done))?;
         drop(bar);
@@ -135,4 +124,25 @@ impl Calibrate {
             text
         })
     }
+}
+
+/// `count` windows of `train_len` tokens, evenly over all of the texts, which are those of `files`.
+pub fn spread<'a>(
+    texts: &'a [Text],
+    files: &[PathBuf],
+    train_len: usize,
+    count: usize,
+) -> Outcome<Vec<&'a [u32]>> {
+    let mut chosen: Vec<&[u32]> = Vec::new();
+    for (index, (text, file)) in texts.iter().zip(files).enumerate() {
+        // The first files have one more where the number does not divide.
+        let (count, rest) = (count / texts.len(), count % texts.len());
+        let count = count + usize::from(index < rest);
+        if count > 0 {
+            let ranges = windows(text.tokens.len(), train_len, count)
+                .map_err(|e| Failure::input(format!("{}: {e}", file.display())))?;
+            chosen.extend(ranges.into_iter().map(|range| &text.tokens[range]));
+        }
+    }
+    Ok(chosen)
 }

@@ -3,7 +3,7 @@ use crate::failure::{Failure, Outcome};
 use crate::figures::{self, Scores};
 use crate::output::{Output, Table};
 use clap::Args;
-use longmamba_model::policy::{ChannelScore, Histogram, Plan, THETA_MULTIPLES, ThetaReport};
+use longmamba_model::policy::{ChannelScore, Gap, Histogram, Plan, THETA_MULTIPLES, ThetaReport};
 use serde_json::json;
 use std::f64::consts::LN_10;
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub struct Channels {
 
 /// Bins of the histogram, at most.
 const BINS: usize = 24;
+/// Gaps in the table, at most: the widest.
+const GAPS: usize = 12;
 /// Decades of the histogram, at most: scores below are as good as nothing.
 const DECADES: f64 = 48.0;
 
@@ -60,6 +62,10 @@ impl Channels {
         }
         let layers: Vec<_> =
             (0..plan.layers().len()).map(|layer| Layer::new(&plan, layer)).collect();
+        let all = Gap::all(scores(&plan, |_, _| true));
+        let cliffs = all.iter().filter(|gap| gap.near_cliff()).count();
+        let found = all.len();
+        let gaps = widest(all);
         let json = json!({
             "plan": self.plan, "model": plan.fingerprint().to_string(), "train_len": plan.train_len(),
             "windows": plan.windows(), "clamp_percent": plan.clamp_percent(),
@@ -77,8 +83,16 @@ impl Channels {
                 .map(|(m, n)| json!({"theta": m * report.theta, "global": n})).collect::<Vec<_>>(),
             "histogram": { "log10_low": histogram.low, "log10_high": histogram.high,
                 "counts": histogram.counts, "below": histogram.below },
+            "gaps": gaps.iter().map(|g| json!({
+                "theta": g.theta(), "global": g.global, "log10_low": g.low / LN_10,
+                "log10_high": g.high / LN_10, "near_cliff": g.near_cliff(),
+            })).collect::<Vec<_>>(),
+            "gaps_found": found, "gaps_near_cliff": cliffs,
         });
-        output.result(&json, || text(&self.plan, &plan, &report, &layers, &histogram))
+        output.result(&json, || {
+            text(&self.plan, &plan, &report, &layers, &histogram)
+                + &gap_table(&gaps, [cliffs, found], &report)
+        })
     }
 }
 
@@ -123,6 +137,34 @@ fn histogram(plan: &Plan) -> Histogram {
     let bins = if decades * 2.0 <= BINS as f64 { decades * 2.0 } else { (decades / wide).ceil() };
     let low = if decades * 2.0 <= BINS as f64 { -decades } else { -bins * wide };
     Histogram::new(scores(), low, 0.0, bins as usize)
+}
+
+/// The widest gaps, by ascending numbers of global channels.
+fn widest(mut gaps: Vec<Gap>) -> Vec<Gap> {
+    gaps.sort_by(|a, b| b.decades().total_cmp(&a.decades()));
+    gaps.truncate(GAPS);
+    gaps.sort_by_key(|gap| gap.global);
+    gaps
+}
+
+/// How many channels are global with a θ in each of the widest gaps.
+fn gap_table(gaps: &[Gap], [cliffs, all]: [usize; 2], report: &ThetaReport) -> String {
+    let mut table = Table::new(0, ["θ", "from", "to", "global", ""]);
+    for gap in gaps {
+        let here = if gap.global == report.global() { "θ of the plan" } else { "" };
+        table.row([
+            score(f64::midpoint(gap.low, gap.high) / LN_10),
+            score(gap.low / LN_10),
+            score(gap.high / LN_10),
+            gap.global.to_string(),
+            if gap.near_cliff() { format!("cliff {here}") } else { here.to_owned() },
+        ]);
+    }
+    format!(
+        "\nthe widest gaps between scores, with θ in the middle ({cliffs} of {all} gaps are so narrow that even \
+         there a score is within 12 %):\n{}",
+        table.text()
+    )
 }
 
 fn place(score: ChannelScore) -> serde_json::Value {
@@ -179,21 +221,26 @@ fn text(
     table.row(["all".into(), report.global().to_string(), report.channels.to_string()]);
     text += &table.text();
 
-    text += "\nscores, by powers of ten:\n";
+    text += &format!("\nscores, by powers of ten:\n{:>12} {:>8} {:>8}\n", "", "channels", "above");
     let most = histogram.counts.iter().copied().max().unwrap_or(0).max(histogram.below).max(1);
     let width = (histogram.high - histogram.low) / histogram.counts.len().max(1) as f64;
-    let mut bin = |from: String, count: usize, mark: &str| {
+    // How many are global with a θ at the bin's lower end.
+    let mut above = histogram.counts.iter().sum::<usize>() + histogram.below + histogram.above;
+    let all = above;
+    let mut bin = |from: String, count: usize, above: usize, mark: &str| {
         // A count of 1 is seen, however many there are elsewhere.
         let bar = "█".repeat((count * 40).div_ceil(most));
-        text += format!("{from:>12} {count:>8} {mark:>2} {bar}").trim_end();
+        text += format!("{from:>12} {count:>8} {above:>8} {mark:>2} {bar}").trim_end();
         text.push('\n');
     };
-    bin(format!("below {}", power(histogram.low)), histogram.below, "");
+    bin(format!("below {}", power(histogram.low)), histogram.below, all, "");
+    above -= histogram.below;
     let log_theta = theta.log10();
     for (index, &count) in histogram.counts.iter().enumerate() {
         let from = histogram.low + index as f64 * width;
         let here = log_theta >= from && log_theta < from + width;
-        bin(format!("from {}", power(from)), count, if here { "θ" } else { "" });
+        bin(format!("from {}", power(from)), count, above, if here { "θ" } else { "" });
+        above -= count;
     }
 
     text += &format!(

@@ -1,7 +1,7 @@
 use crate::args::{Lengths, Loaded, Method, prose};
 use crate::device::{DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
-use crate::figures::{self, Level, LineChart, Look, Panels, Point, Series};
+use crate::figures::{self, Axis, Level, LineChart, Look, Panels, Point, Series};
 use crate::output::{Output, Table, count, with_error};
 use crate::progress::Bar;
 use clap::Args;
@@ -228,12 +228,12 @@ fn figure(all: &[Measured]) -> Panels {
         });
         LineChart {
             title: title.into(),
-            unit: "bytes".into(),
+            axis: Axis::Length("bytes".into()),
             value: value.into(),
             range: None,
             series: series.collect(),
             level: None,
-            trained: all.iter().map(|m| m.train_len).collect(),
+            marks: all.iter().map(|m| (m.train_len, "training length")).collect(),
         }
     };
     let recall = chart("Recall: five facts asked for at the end", "share known", |row| row.recall);

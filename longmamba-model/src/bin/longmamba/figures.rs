@@ -15,7 +15,7 @@ mod scores;
 pub use attention::{Attention, AttentionPanel};
 pub use decay::{Curve, Decay};
 pub use heat::HeatMap;
-pub use lines::{Level, LineChart, Panels, Point, Series};
+pub use lines::{Axis, Level, LineChart, Panels, Point, Series};
 pub use look::Look;
 pub use recorded::recorded;
 pub use scores::Scores;

@@ -21,6 +21,11 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Of an evaluation that cannot be shared among machines.
+    pub fn whole(run: Option<PathBuf>) -> Self {
+        RunArgs { run, shard: Shard::WHOLE }
+    }
+
     pub fn open(&self, settings: &Settings) -> Outcome<Run> {
         Ok(match &self.run {
             Some(folder) => Run::open(folder, settings, self.shard)?,

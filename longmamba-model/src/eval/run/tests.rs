@@ -50,6 +50,27 @@ fn a_file_cut_anywhere_is_completed() {
     }
 }
 
+/// However many are done at a time, and whatever a killed process had done.
+#[test]
+fn a_part_that_ends_early_ends_at_the_same_sample() {
+    let model = model();
+    for begun in 0..=9 {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::open(folder.path(), &settings(&model), Shard::WHOLE).unwrap();
+        let until = |count: usize| move |lines: &[Line<Value>]| lines.len() < count;
+        let part = || run.part("a", 9).unwrap();
+        if begun > 0 {
+            let lines = part().finish_while(&model, |i| Ok(sample(i)), until(begun)).unwrap();
+            assert_eq!(lines.len(), begun);
+        }
+        let lines = part().finish_while(&model, |i| Ok(sample(i)), until(4)).unwrap();
+        let indices: Vec<usize> = lines.iter().map(|line| line.index).collect();
+        assert_eq!(indices, [0, 1, 2, 3], "{begun} begun");
+        // What was not needed is kept; nothing beyond is done.
+        assert_eq!(part().done().len(), begun.max(4));
+    }
+}
+
 /// In whatever order samples are finished, and whichever of them fails.
 #[test]
 fn lines_are_written_in_order_up_to_the_first_failure() {

@@ -9,6 +9,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 /// A measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
+    /// Or another [`Axis`].
     pub length: usize,
     pub value: f64,
     pub standard_error: Option<f64>,
@@ -32,19 +33,42 @@ pub struct Level {
     pub value: f64,
 }
 
-/// One panel. The x axis is the logarithm of the length, with a tick at each measured one.
+/// What is on the x axis.
+pub enum Axis {
+    /// The logarithm of a length in this unit.
+    Length(String),
+    /// How many there are of something, from 0 on.
+    Count(&'static str),
+}
+
+impl Axis {
+    fn place(&self, at: usize) -> f64 {
+        match self {
+            Axis::Length(_) => (at.max(1) as f64).log2(),
+            Axis::Count(_) => at as f64,
+        }
+    }
+
+    fn title(&self) -> String {
+        match self {
+            Axis::Length(unit) => format!("length in {unit} (logarithmic)"),
+            Axis::Count(what) => (*what).to_owned(),
+        }
+    }
+}
+
+/// One panel, with a tick at each measured place of the x axis.
 pub struct LineChart {
     pub title: String,
-    /// What a length counts.
-    pub unit: String,
+    pub axis: Axis,
     /// What is on the y axis, with its unit.
     pub value: String,
     /// From and to; `None` takes what there is, on a logarithmic axis where that spans more than a decade.
     pub range: Option<(f64, f64)>,
     pub series: Vec<Series>,
     pub level: Option<Level>,
-    /// Training lengths.
-    pub trained: Vec<usize>,
+    /// Places on the x axis with a name, such as training lengths.
+    pub marks: Vec<(usize, &'static str)>,
 }
 
 /// Panels side by side, with one legend for the series of the first.
@@ -189,7 +213,7 @@ fn shown(value: f64, step: f64) -> String {
 impl LineChart {
     fn lengths(&self) -> Vec<usize> {
         let mut all: Vec<usize> =
-            self.series.iter().flat_map(|s| &s.points).map(|p| p.length.max(1)).collect();
+            self.series.iter().flat_map(|s| &s.points).map(|p| p.length).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -200,7 +224,7 @@ impl LineChart {
         DB: DrawingBackend,
         DB::ErrorType: 'static,
     {
-        let x = |length: usize| (length.max(1) as f64).log2();
+        let x = |length: usize| self.axis.place(length);
         let lengths = self.lengths();
         let (first, last) =
             (lengths.first().map_or(0.0, |&l| x(l)), lengths.last().map_or(1.0, |&l| x(l)));
@@ -219,13 +243,13 @@ impl LineChart {
 
         let pixel = |at: (f64, f64)| place(&plane, area, at);
         let small = text_style(13, HPos::Left, VPos::Top);
-        let mut trained = self.trained.clone();
-        trained.dedup();
-        for length in trained {
+        let mut marks = self.marks.clone();
+        marks.dedup();
+        for (length, name) in marks {
             let at = x(length).clamp(first - margin, last + margin);
             let (top, bottom) = (pixel((at, scale.high)), pixel((at, scale.low)));
             area.draw(&plotters::element::DashedPathElement::new(vec![top, bottom], 2, 4, INK))?;
-            area.draw_text("training length", &small, (top.0 + 5, top.1 + 3))?;
+            area.draw_text(name, &small, (top.0 + 5, top.1 + 3))?;
         }
         if let Some(Level { name, value }) = self.level {
             let ends = [first - margin, last + margin].map(|x| pixel((x, scale.place(value))));
@@ -266,7 +290,7 @@ impl LineChart {
         let label = text_style(13, HPos::Center, VPos::Top);
         let mut free = i32::MIN;
         for length in self.lengths() {
-            let at = pixel(((length as f64).log2(), scale.low));
+            let at = pixel((self.axis.place(length), scale.low));
             area.draw(&PathElement::new([at, (at.0, at.1 + 5)], INK))?;
             let text = length.to_string();
             let (width, _) = area.estimate_text_size(&text, &label)?;
@@ -278,8 +302,7 @@ impl LineChart {
         }
         let (width, height) = area.dim_in_pixel();
         let name = text_style(14, HPos::Center, VPos::Center);
-        let x = format!("length in {} (logarithmic)", self.unit);
-        area.draw_text(&x, &name, (width as i32 / 2 + 25, height as i32 - 16))?;
+        area.draw_text(&self.axis.title(), &name, (width as i32 / 2 + 25, height as i32 - 16))?;
         let turned = (FONT, 14).into_font().transform(FontTransform::Rotate270).color(&INK);
         let turned = turned.pos(plotters::style::text_anchor::Pos::new(HPos::Center, VPos::Center));
         area.draw_text(&self.value, &turned, (16, height as i32 / 2))?;
@@ -320,7 +343,7 @@ mod tests {
         let point = |value| Point { length: 10, value, standard_error: None };
         let chart = |values: &[f64]| LineChart {
             title: String::new(),
-            unit: String::new(),
+            axis: Axis::Count(""),
             value: String::new(),
             range: None,
             series: vec![Series {
@@ -329,7 +352,7 @@ mod tests {
                 points: values.iter().copied().map(point).collect(),
             }],
             level: None,
-            trained: Vec::new(),
+            marks: Vec::new(),
         };
         assert!(Scale::of(&chart(&[8.0, 7959.0])).logarithmic);
         assert!(!Scale::of(&chart(&[8.0, 9.0])).logarithmic);

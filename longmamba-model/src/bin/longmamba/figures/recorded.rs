@@ -1,7 +1,7 @@
 //! The pictures of results, from the JSON that the commands print with `--json`.
 
 use super::{
-    Attention, AttentionPanel, Curve, Decay, Drawn, Figure, HeatMap, LineChart, Look, Panels,
+    Attention, AttentionPanel, Axis, Curve, Decay, Drawn, Figure, HeatMap, LineChart, Look, Panels,
     Point, Series,
 };
 use crate::failure::{Failure, Outcome};
@@ -19,6 +19,7 @@ enum Result {
     Latency { model: String, rows: Vec<LatencyRow> },
     Attention { model: String, layer: usize, channel: usize, maps: Vec<AttentionPanel> },
     Decay { model: String, theta: f64, train_len: usize, curves: Vec<Curve> },
+    Theta { model: String, rows: Vec<ThetaRow> },
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +44,21 @@ struct LatencyRow {
     method: String,
     length: usize,
     median_seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ThetaRow {
+    clamp_percent: f64,
+    global: usize,
+    stopped: bool,
+    chosen: bool,
+    lengths: Vec<ThetaLength>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ThetaLength {
+    length: usize,
+    nll: f64,
 }
 
 /// A picture of a result.
@@ -81,7 +97,8 @@ impl Figure for Recorded {
 pub fn recorded(result: &Value, from: &str) -> Outcome<Recorded> {
     let result = Result::deserialize(result).map_err(|e| {
         Failure::input(format!(
-            "{from}: no result that can be drawn, which ppl, passkey, latency, attention and decay give: {e}"
+            "{from}: no result that can be drawn, which ppl, passkey, latency, attention, decay and tune --method \
+             longmamba give: {e}"
         ))
     })?;
     Ok(match result {
@@ -101,6 +118,7 @@ pub fn recorded(result: &Value, from: &str) -> Outcome<Recorded> {
             trained: train_len,
             curves,
         }),
+        Result::Theta { model, rows } => Recorded::Lines(theta(&model, rows)),
     })
 }
 
@@ -114,6 +132,7 @@ fn perplexity(model: &str, rows: &[PplRow]) -> Panels {
     };
     one_panel(
         format!("Perplexity of {model} against length"),
+        Axis::Length("tokens".into()),
         "of the last tokens of each window (less is better)",
         "perplexity",
         rows.iter().map(point),
@@ -127,6 +146,7 @@ fn latency(model: &str, rows: &[LatencyRow]) -> Panels {
     };
     one_panel(
         format!("{model}: time until the first new token"),
+        Axis::Length("tokens".into()),
         "median (less is better)",
         "seconds",
         rows.iter().map(point),
@@ -140,6 +160,7 @@ fn passkey_anywhere(model: &str, rows: &[PasskeyRow]) -> Panels {
     };
     let mut figure = one_panel(
         format!("{model}: what it finds of what it was told"),
+        Axis::Length("tokens".into()),
         "told anywhere in the prompt, asked at its end",
         "share found",
         rows.iter().map(point),
@@ -148,9 +169,37 @@ fn passkey_anywhere(model: &str, rows: &[PasskeyRow]) -> Panels {
     figure
 }
 
+/// What was read to the end, a series a length. Several choices of a clamp are several series.
+fn theta(model: &str, mut rows: Vec<ThetaRow>) -> Panels {
+    rows.sort_by_key(|row| row.global);
+    let clamped = rows.iter().any(|row| row.clamp_percent != rows[0].clamp_percent);
+    let name = |row: &ThetaRow, length: usize| match clamped {
+        true => format!("{length} tokens, clamp {} %", row.clamp_percent),
+        false => format!("{length} tokens"),
+    };
+    let points = |row: &ThetaRow| -> Vec<(String, Point)> {
+        let point = |l: &ThetaLength| {
+            let point = Point { length: row.global, value: l.nll, standard_error: None };
+            (name(row, l.length), point)
+        };
+        row.lengths.iter().map(point).collect()
+    };
+    let mut panels = one_panel(
+        format!("{model}: how many channels should be global"),
+        Axis::Count("global channels"),
+        "held-out text (less is better)",
+        "nll in nats",
+        rows.iter().filter(|row| !row.stopped).flat_map(points),
+    );
+    let chosen = rows.iter().filter(|row| row.chosen).map(|row| (row.global, "chosen"));
+    panels.panels[0].marks = chosen.collect();
+    panels
+}
+
 /// A series a method, in the order in which they come.
 fn one_panel(
     title: String,
+    axis: Axis,
     subtitle: &str,
     value: &str,
     points: impl Iterator<Item = (String, Point)>,
@@ -167,12 +216,12 @@ fn one_panel(
     }
     let chart = LineChart {
         title: subtitle.into(),
-        unit: "tokens".into(),
+        axis,
         value: value.into(),
         range: None,
         series,
         level: None,
-        trained: Vec::new(),
+        marks: Vec::new(),
     };
     Panels { title, panels: vec![chart] }
 }
