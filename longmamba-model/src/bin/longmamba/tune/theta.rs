@@ -143,7 +143,8 @@ impl Tune {
         let default = SearchOptions::default();
         let evaluations = args.evaluations.map_or(default.evaluations, NonZeroUsize::get);
         let options = SearchOptions { evaluations, allow_cliff: args.allow_cliff, ..default };
-        let total = held_out.tokens().saturating_mul(evaluations * plans.len());
+        let most = evaluations.saturating_mul(plans.len());
+        let total = held_out.tokens().saturating_mul(most);
         let bar = Bar::new(output, "trying θ", total, "tokens");
         let mut sweep = Sweep::new();
         for (number, plan) in plans.iter().enumerate() {
