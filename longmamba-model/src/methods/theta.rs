@@ -10,9 +10,9 @@
 mod search;
 
 use crate::backend::Backend;
-use crate::eval::Progress;
 use crate::eval::perplexity::{Windows, window_nll, window_starts};
 use crate::eval::run::Part;
+use crate::eval::{Estimate, Progress};
 use crate::model::Model;
 use crate::session::SessionOptions;
 use crate::tokenizer::Text;
@@ -61,6 +61,24 @@ impl Score {
     pub fn nll(&self) -> f64 {
         let lengths = self.lengths();
         lengths.iter().map(|l| l.nll).sum::<f64>() / lengths.len() as f64
+    }
+
+    /// By how much the nll is above that of another score, and the standard error of that, from the
+    /// differences on the same windows; `None` where a length has fewer than two in both.
+    pub fn above(&self, other: &Score) -> Option<(f64, f64)> {
+        let lengths = self.lengths();
+        let pairs = || self.windows.iter().zip(&other.windows);
+        let difference = |length: &LengthNll| {
+            let of_length = pairs().filter(|(own, _)| own.length == length.length);
+            let differences: Vec<f64> = of_length.map(|(own, other)| own.nll - other.nll).collect();
+            let difference = Estimate::of(&differences)?;
+            Some((difference.mean, difference.standard_error?.powi(2)))
+        };
+        let all: Vec<(f64, f64)> = lengths.iter().map(difference).collect::<Option<_>>()?;
+        let (means, squares): (Vec<f64>, Vec<f64>) = all.into_iter().unzip();
+        let count = means.len() as f64;
+        let mean = means.iter().sum::<f64>() / count;
+        Some((mean, squares.iter().sum::<f64>().sqrt() / count))
     }
 
     /// Of each length, ascending, over the windows that were read.
@@ -256,5 +274,18 @@ mod tests {
             score.lengths().iter().map(|l| (l.length, l.windows, l.nll)).collect();
         assert_eq!(by_length, [(10, 3, 2.0), (20, 1, 5.0)]);
         assert_eq!(score.nll(), 3.5);
+    }
+
+    #[test]
+    fn differences_are_of_pairs() {
+        let window = |length, nll| WindowNll { length, text: 0, start: 0, nll };
+        let of = |nlls: [f64; 4]| Score {
+            windows: nlls.into_iter().zip([10, 20, 10, 20]).map(|(n, l)| window(l, n)).collect(),
+            stopped: false,
+        };
+        // At 10 by 1 and 3: 2 ± 1; at 20 by 4 both times: 4 ± 0.
+        let (mean, error) = of([2.0, 5.0, 9.0, 7.0]).above(&of([1.0, 1.0, 6.0, 3.0])).unwrap();
+        assert_eq!((mean, error), (3.0, 0.5));
+        assert_eq!(score(&[1.0]).above(&score(&[2.0])), None);
     }
 }

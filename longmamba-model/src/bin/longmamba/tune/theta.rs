@@ -166,7 +166,8 @@ impl Tune {
             "channels": plans[0].theta_report().channels,
             "chosen": found.choice.chosen.map(|trial| found.row(trial)),
             "passed_over": found.choice.passed_over.map(|trial| found.row(trial)),
-            "why": found.passed_over(),
+            "why": found.passed_over(), "above_first": found.against_first().map(|(mean, _)| mean),
+            "above_first_standard_error": found.against_first().map(|(_, error)| error),
             "rows": sweep.trials().iter().map(|trial| found.row(trial)).collect::<Vec<_>>(),
         });
         if let Some(trial) = found.choice.chosen {
@@ -223,6 +224,12 @@ impl Found<'_> {
             score.nll(),
             (10f64.powf(gap.decades_to_nearest()) - 1.0) * 100.0
         ))
+    }
+
+    /// By how much the chosen nll is above that of the first θ, the plan's.
+    fn against_first(&self) -> Option<(f64, f64)> {
+        let (chosen, first) = (self.choice.chosen?, self.sweep.trials().first()?);
+        if self.chosen(first) { None } else { chosen.score.above(&first.score) }
     }
 
     /// What one classification further on either side was measured to cost.
@@ -288,6 +295,16 @@ impl Found<'_> {
                 chosen.score.nll(),
                 self.neighbours(chosen)
             );
+            if let Some((above, error)) = self.against_first() {
+                text += &format!(
+                    "against the classification of the plan's θ: {above:+.4} ± {error:.4} nats; {}\n",
+                    if above.abs() > 2.0 * error {
+                        "more than two standard errors"
+                    } else {
+                        "no more than chance: take more --windows"
+                    }
+                );
+            }
             if chosen.gap.global == 0 {
                 text += "with no global channel LongMamba does nothing\n";
             }
