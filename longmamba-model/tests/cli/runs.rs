@@ -123,8 +123,39 @@ fn a_finished_run_is_reported() {
     }
     // Nothing is fetched.
     assert!(!page.contains("src=") && !page.contains("@import") && !page.contains("<link"));
+    let settings: Value =
+        serde_json::from_slice(&fs::read(Path::new(&run).join("settings.json")).unwrap()).unwrap();
+    assert_eq!(settings["begun"]["command"][1], "ppl");
     let empty = folder.path("nothing");
     fs::create_dir(&empty).unwrap();
     folder.refuses(&["report", &empty, "--out", &folder.path("r.html")], &["no result.json"]);
     assert_eq!(longmamba(&["report", "--out", "x.html"]).status.code(), Some(2));
+}
+
+/// The files of a folder in order, and no others.
+#[test]
+fn a_folder_of_texts_is_its_texts() {
+    let folder = Folder::new();
+    let texts = folder.path("texts");
+    fs::create_dir(&texts).unwrap();
+    let files = ["b.txt", "a.txt"].map(|name| folder.write(&format!("texts/{name}"), text(900)));
+    folder.write("texts/notes.md", "Not a text.");
+    let ppl = |texts: &[&str]| {
+        let ppl = [
+            "ppl",
+            "builtin:mamba2-tiny",
+            "--lengths",
+            "256",
+            "--windows",
+            "2",
+            "--json",
+            "--text",
+        ];
+        json_of(&[&ppl[..], texts].concat())["rows"][0]["nll"].clone()
+    };
+    assert_eq!(ppl(&[&texts]), ppl(&[&files[1], &files[0]]));
+    let empty = folder.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let ppl = ["ppl", "builtin:mamba2-tiny", "--lengths", "256", "--text", &empty];
+    folder.refuses(&ppl, &["no .txt file"]);
 }

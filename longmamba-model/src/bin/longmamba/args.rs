@@ -90,9 +90,10 @@ impl<B: Backend> Loaded<B> {
 
     /// The text of each file in tokens.
     pub fn read_texts(&self, tokenizer: &Tokenizer, files: &[PathBuf]) -> Outcome<Vec<Text>> {
-        read_files(files)?
+        let files = text_files(files)?;
+        read_files(&files)?
             .iter()
-            .zip(files)
+            .zip(&files)
             .map(|(bytes, file)| {
                 let text = tokenizer.encode_text(bytes);
                 text.map_err(|e| Failure::input(format!("{}: {e}", file.display())))
@@ -101,8 +102,30 @@ impl<B: Backend> Loaded<B> {
     }
 }
 
+/// The files as they are, and of a folder all `.txt` files in it, by name.
+fn text_files(paths: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let fail = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
+        let entries = std::fs::read_dir(path).map_err(fail)?.collect::<Result<Vec<_>, _>>();
+        let mut texts: Vec<PathBuf> = entries.map_err(fail)?.iter().map(|e| e.path()).collect();
+        texts.retain(|text| text.is_file() && text.extension().is_some_and(|e| e == "txt"));
+        if texts.is_empty() {
+            let path = path.display();
+            return Err(Failure::input(format!("{path}: the folder has no .txt file in it")));
+        }
+        texts.sort_unstable();
+        files.extend(texts);
+    }
+    Ok(files)
+}
+
 /// The bytes of each file, none of them empty.
-pub fn read_files(files: &[PathBuf]) -> Outcome<Vec<Vec<u8>>> {
+fn read_files(files: &[PathBuf]) -> Outcome<Vec<Vec<u8>>> {
     let read = |file: &PathBuf| match std::fs::read(file) {
         Ok(bytes) if bytes.is_empty() => {
             Err(Failure::input(format!("{}: the text is empty", file.display())))
@@ -321,7 +344,7 @@ pub fn prose<B: Backend>(
     output: &Output,
 ) -> Outcome<Vec<Vec<u8>>> {
     if !files.is_empty() {
-        return read_files(files);
+        return read_files(&text_files(files)?);
     }
     let label = format!("{}: writing prose", loaded.name);
     let bar = crate::progress::Bar::new(output, &label, sampled_len, "bytes");

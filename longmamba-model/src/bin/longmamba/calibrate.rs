@@ -23,7 +23,7 @@ pub struct Calibrate {
     model: ModelArg,
     #[command(flatten)]
     device: DeviceArg,
-    /// Texts to take windows from, evenly over all of them
+    /// Texts, or folders of .txt files, to take windows from, evenly over all of them
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
     /// Tokens of a window: the length the model was trained on [default: as config.json says]

@@ -26,7 +26,7 @@ pub struct Ppl {
     model: ModelArg,
     #[command(flatten)]
     device: DeviceArg,
-    /// Texts; the windows of all count alike
+    /// Texts, or folders of .txt files; the windows of all count alike
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
     /// Lengths of the windows in tokens, ascending, as in 2k,10k,20k

@@ -28,7 +28,10 @@ impl RunArgs {
 
     pub fn open(&self, settings: &Settings) -> Outcome<Run> {
         Ok(match &self.run {
-            Some(folder) => Run::open(folder, settings, self.shard)?,
+            Some(folder) => {
+                let command: Vec<String> = std::env::args().collect();
+                Run::open(folder, &settings.clone().noting("command", command), self.shard)?
+            }
             None => Run::in_memory(self.shard),
         })
     }

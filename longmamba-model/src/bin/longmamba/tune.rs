@@ -33,7 +33,7 @@ pub struct Tune {
     /// Whose factors, or θ
     #[arg(long, value_enum)]
     method: TunedArg,
-    /// Texts to take windows from, evenly over all of them; not those that are measured later
+    /// Texts, or folders of .txt files, to take windows from, evenly over all of them; not those that are measured later
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
     /// Tokens of a window; longmamba takes --lengths

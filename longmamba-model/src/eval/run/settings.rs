@@ -37,6 +37,7 @@ impl Settings {
             "version": env!("CARGO_PKG_VERSION"),
             "model_path": model.path().display().to_string(),
             "machine": format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
+            "processor": processor(),
             "threads": std::thread::available_parallelism().map_or(0, usize::from),
         });
         let fields = |value| match value {
@@ -92,6 +93,13 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Its name, where the system has it in a file.
+fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 impl SessionOptions {
