@@ -10,7 +10,8 @@
 //! * [`calibrate`] and [`policy::Plan`] — which channels are global, and what they may forget.
 //!   [`import_plan`](fn@import_plan) — the tables that the paper's authors publish.
 //! * [`generate`](fn@generate), [`Sampler`] and [`Tokenizer`] — from text to text.
-//! * [`eval`] and [`verify`] — perplexity, recall, passkeys, LongBench, scores, and reference logits.
+//! * [`eval`] and [`verify`] — perplexity, recall, passkeys, RULER, LongBench, their scores, latency, hidden
+//!   attention; and reference logits.
 //! * [`Backend`] — what a device must be able to do; [`CpuBackend`] is one, `CudaBackend` another.
 //!
 #![cfg_attr(feature = "builtin", doc = "```")]

@@ -107,6 +107,10 @@ impl Panels {
             look.mark(area, (x + 20, y))?;
             area.draw_text(name, &style, (x + 48, y))?;
         }
+        let points = || self.panels.iter().flat_map(|p| &p.series).flat_map(|s| &s.points);
+        if points().all(|point| point.standard_error.is_none()) {
+            return Ok(());
+        }
         let y = (self.legend_rows() as u32 * LEGEND_ROW + NOTE / 2) as i32;
         let note = "bars: standard error of the mean";
         area.draw_text(
