@@ -3,253 +3,27 @@
 //! The model is written once, against this trait. Activations are row-major `f32`, one row a token;
 //! a stage that needs only some columns of a buffer takes them in place through [`Columns`].
 
+mod columns;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod inputs;
+mod parameters;
 mod step;
 
+pub use columns::{Columns, ColumnsMut};
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
+pub use inputs::{AttentionInputs, Position, ScanInputs, SsdStageInputs};
+pub use parameters::{Conv, Linear, Norm, Recurrence};
 pub use step::{GatedProjection, NormedConv, SelectScan, StepMemory};
 
 use crate::Result;
 use crate::config::Rope;
 use crate::sample::SampleOptions;
-use longmamba_core::{AlignedVec, DType, DtLimits, Tensor};
+use longmamba_core::{AlignedVec, Tensor};
 pub use longmamba_cpu::Activation;
-
-/// Some neighbouring columns of a row-major buffer of activations.
-#[derive(Debug)]
-pub struct Columns<'a, Buffer> {
-    /// The whole buffer.
-    pub buffer: &'a Buffer,
-    /// The element of the buffer that the first row begins with.
-    pub first: usize,
-    /// The number of columns.
-    pub width: usize,
-    /// The distance between rows, in elements.
-    pub stride: usize,
-}
-
-impl<Buffer> Clone for Columns<'_, Buffer> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Buffer> Copy for Columns<'_, Buffer> {}
-
-impl<'a, Buffer> Columns<'a, Buffer> {
-    /// All columns of a buffer with rows of `width`.
-    pub fn all(buffer: &'a Buffer, width: usize) -> Self {
-        Columns { buffer, first: 0, width, stride: width }
-    }
-
-    /// Columns `first..first + width` of these.
-    pub fn part(self, first: usize, width: usize) -> Self {
-        Columns { first: self.first + first, width, ..self }
-    }
-
-    /// The rows from `rows` on.
-    pub fn skip_rows(self, rows: usize) -> Self {
-        Columns { first: self.first + rows * self.stride, ..self }
-    }
-}
-
-/// Some neighbouring columns of a row-major buffer of activations, to be written.
-#[derive(Debug)]
-pub struct ColumnsMut<'a, Buffer> {
-    /// The whole buffer.
-    pub buffer: &'a mut Buffer,
-    /// The element of the buffer that the first row begins with.
-    pub first: usize,
-    /// The number of columns.
-    pub width: usize,
-    /// The distance between rows, in elements.
-    pub stride: usize,
-}
-
-impl<'a, Buffer> ColumnsMut<'a, Buffer> {
-    /// All columns of a buffer with rows of `width`.
-    pub fn all(buffer: &'a mut Buffer, width: usize) -> Self {
-        ColumnsMut { buffer, first: 0, width, stride: width }
-    }
-
-    /// Columns `first..first + width` of these.
-    pub fn part(self, first: usize, width: usize) -> Self {
-        ColumnsMut { first: self.first + first, width, ..self }
-    }
-
-    /// The rows from `rows` on.
-    pub fn skip_rows(self, rows: usize) -> Self {
-        ColumnsMut { first: self.first + rows * self.stride, ..self }
-    }
-}
-
-/// A linear map `[outputs, inputs]`, with or without a bias.
-#[derive(Debug)]
-pub struct Linear<B: Backend> {
-    /// `[outputs, inputs]`, in the checkpoint's own type.
-    pub weight: B::Matrix,
-    /// `[outputs]`.
-    pub bias: Option<B::Vector>,
-    /// Columns of the weight.
-    pub inputs: usize,
-    /// Rows of the weight.
-    pub outputs: usize,
-    /// The weight's type.
-    pub dtype: DType,
-}
-
-impl<B: Backend> Clone for Linear<B> {
-    fn clone(&self) -> Self {
-        Linear { weight: self.weight.clone(), bias: self.bias.clone(), ..*self }
-    }
-}
-
-/// A norm over a row.
-#[derive(Debug)]
-pub struct Norm<B: Backend> {
-    /// `[width]`.
-    pub weight: B::Vector,
-    /// `[width]`: where it is there, the mean is taken off first (layer norm).
-    pub bias: Option<B::Vector>,
-    /// Elements of a row.
-    pub width: usize,
-    /// Added to the mean square.
-    pub eps: f32,
-}
-
-impl<B: Backend> Clone for Norm<B> {
-    fn clone(&self) -> Self {
-        let Norm { weight, bias, width, eps } = self;
-        Norm { weight: weight.clone(), bias: bias.clone(), width: *width, eps: *eps }
-    }
-}
-
-/// A causal depthwise convolution.
-#[derive(Debug)]
-pub struct Conv<B: Backend> {
-    /// `[width, channels]`: a tap of all channels side by side.
-    pub weight: B::Vector,
-    /// `[channels]`.
-    pub bias: Option<B::Vector>,
-    /// Channels.
-    pub channels: usize,
-    /// Taps.
-    pub width: usize,
-    /// Whether SiLU follows.
-    pub silu: bool,
-}
-
-/// The parameters of a layer's recurrence.
-#[derive(Debug)]
-pub struct Recurrence<B: Backend> {
-    /// A = −exp(A_log): `[d_state, d_inner]` in Mamba-1, `[heads]` in Mamba-2.
-    pub a: B::Vector,
-    /// The skip, `[channels]`; in Mamba-2 also `[heads, head_dim]`.
-    pub d: B::Vector,
-    /// `[channels]`.
-    pub dt_bias: B::Vector,
-    /// Limits of Δ after softplus.
-    pub dt_limits: DtLimits,
-    /// The type of the layer's projections. A device may round x, B and C to it, where that makes it
-    /// faster: they come from weights of no more precision.
-    pub dtype: DType,
-}
-
-impl<B: Backend> Clone for Recurrence<B> {
-    fn clone(&self) -> Self {
-        let Recurrence { a, d, dt_bias, .. } = self;
-        Recurrence { a: a.clone(), d: d.clone(), dt_bias: dt_bias.clone(), ..*self }
-    }
-}
-
-/// The activations that a Mamba-1 scan reads.
-#[derive(Debug)]
-pub struct ScanInputs<'a, Buffer> {
-    /// After convolution and SiLU, d_inner columns.
-    pub x: Columns<'a, Buffer>,
-    /// Before bias and softplus, d_inner columns.
-    pub dt_raw: Columns<'a, Buffer>,
-    /// d_state columns.
-    pub b: Columns<'a, Buffer>,
-    /// d_state columns.
-    pub c: Columns<'a, Buffer>,
-    /// The gate, d_inner columns.
-    pub z: Columns<'a, Buffer>,
-}
-
-impl<Buffer> ScanInputs<'_, Buffer> {
-    /// The rows from `rows` on.
-    pub fn skip_rows(&self, rows: usize) -> Self {
-        ScanInputs {
-            x: self.x.skip_rows(rows),
-            dt_raw: self.dt_raw.skip_rows(rows),
-            b: self.b.skip_rows(rows),
-            c: self.c.skip_rows(rows),
-            z: self.z.skip_rows(rows),
-        }
-    }
-}
-
-/// The activations that a Mamba-2 scan reads.
-#[derive(Debug)]
-pub struct SsdStageInputs<'a, Buffer> {
-    /// After convolution and SiLU, heads · head_dim columns.
-    pub x: Columns<'a, Buffer>,
-    /// Before bias and softplus, one column a head.
-    pub dt_raw: Columns<'a, Buffer>,
-    /// groups · d_state columns.
-    pub b: Columns<'a, Buffer>,
-    /// groups · d_state columns.
-    pub c: Columns<'a, Buffer>,
-    /// Heads.
-    pub heads: usize,
-    /// Groups of heads.
-    pub groups: usize,
-}
-
-impl<Buffer> SsdStageInputs<'_, Buffer> {
-    /// The rows from `rows` on.
-    pub fn skip_rows(&self, rows: usize) -> Self {
-        SsdStageInputs {
-            x: self.x.skip_rows(rows),
-            dt_raw: self.dt_raw.skip_rows(rows),
-            b: self.b.skip_rows(rows),
-            c: self.c.skip_rows(rows),
-            ..*self
-        }
-    }
-}
-
-/// Where a segment of a chunk begins: neighbouring rows that belong to one sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Tokens of the sequence before the segment's first row.
-    pub position: usize,
-    /// Which segment of the chunk: number `segment` of those that [`Backend::positions`] was told of. What
-    /// is recorded is for the segment, wherever it begins.
-    pub segment: usize,
-}
-
-/// What attention reads, and how.
-#[derive(Debug)]
-pub struct AttentionInputs<'a, B: Backend> {
-    /// heads · head_dim columns, rotated.
-    pub q: Columns<'a, B::Buffer>,
-    /// The keys and values of the sequence; the queries' own are there.
-    pub pages: &'a B::Pages,
-    /// That of the first query.
-    pub position: Position,
-    /// How many positions a query sees, its own included; `usize::MAX`: all before it.
-    pub window: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// The scores' factor.
-    pub scale: f32,
-}
 
 /// Positions to a page of keys and values.
 pub const KV_PAGE: usize = longmamba_cpu::KV_PAGE;
