@@ -73,10 +73,11 @@ fn print_tables(limits: &[Limits], rows: &[Row], effort: Effort) {
         }
         println!("| copy | {n} | {:.1} GB/s |", limit.copy / 1e9);
         println!("| multiply-add, {} | {n} | {:.1} Gflop/s |", Cpu::new().isa(), limit.flops / 1e9);
+        println!("| multiply-add in pairs of bf16 | {n} | {:.1} Gflop/s |", limit.pair_flops / 1e9);
         println!("| exp | {n} | {:.2} G/s |", limit.exps / 1e9);
     }
     for cpu in Cpu::available().filter(|cpu| cpu.isa() != Cpu::new().isa()) {
-        let rate = multiply_add_rate(cpu.isa(), 1, effort) / 1e9;
+        let rate = multiply_add_rate(cpu, 1, effort) / 1e9;
         println!("| multiply-add, {} | 1 | {rate:.1} Gflop/s |", cpu.isa());
     }
     println!(
@@ -97,7 +98,7 @@ fn print_tables(limits: &[Limits], rows: &[Row], effort: Effort) {
 fn as_json(limits: &[Limits], rows: &[Row], effort: Effort) -> Value {
     let peaks: Vec<Value> = Cpu::available()
         .map(|cpu| {
-            let flops = multiply_add_rate(cpu.isa(), 1, effort);
+            let flops = multiply_add_rate(cpu, 1, effort);
             json!({ "isa": cpu.isa().to_string(), "flops_per_s": flops })
         })
         .collect();
@@ -111,7 +112,7 @@ fn as_json(limits: &[Limits], rows: &[Row], effort: Effort) -> Value {
                 .collect();
             json!({
                 "threads": l.threads, "read": read, "copy_bytes_per_s": l.copy,
-                "flops_per_s": l.flops, "exps_per_s": l.exps,
+                "flops_per_s": l.flops, "pair_flops_per_s": l.pair_flops, "exps_per_s": l.exps,
             })
         })
         .collect();

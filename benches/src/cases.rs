@@ -1,6 +1,6 @@
 //! The cases, by kernel. Shapes are those of mamba-130m (d_model 768, d_inner 1536, d_state 16,
 //! dt_rank 48), mamba2-130m (24 heads of 64, d_state 128) and of models small enough to be built in
-//! (d_model 96, d_inner 192), for a chunk of 256 tokens and for one.
+//! (d_model 96, d_inner 192), for a chunk of 512 tokens and for one.
 
 mod conv1d;
 mod exp;
@@ -19,7 +19,7 @@ pub use ssd::ssd;
 use crate::Case;
 
 /// Tokens of a chunk.
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 
 /// Every case of every kernel.
 pub fn all() -> Vec<Box<dyn Case>> {

@@ -8,25 +8,11 @@ pub mod cases;
 mod data;
 #[cfg(feature = "cuda")]
 pub mod gpu;
-pub mod limits;
-mod peak;
 mod rival;
 
 use criterion::{Criterion, Throughput};
+pub use longmamba_cpu::limits::{self, Work};
 use std::time::Duration;
-
-/// The least work that a kernel's result takes, however it is computed. The formulas are at the cases.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// Multiplications and additions; a fused pair counts as two.
-    pub flops: f64,
-    /// Exponentials.
-    pub exps: f64,
-    /// Every input read once and every output written once.
-    pub bytes: f64,
-    /// The storage that successive runs go through; it decides which cache they can come from.
-    pub resident: f64,
-}
 
 /// What criterion prints beside the time.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +63,7 @@ pub fn bench(c: &mut Criterion, cases: Vec<Box<dyn Case>>) {
         let mut group = c.benchmark_group(format!("{} {}", case.kernel(), case.shape()));
         let work = case.work();
         group.throughput(match case.rate() {
-            Rate::Flops => Throughput::Elements(work.flops as u64),
+            Rate::Flops => Throughput::Elements((work.flops + work.pair_flops) as u64),
             Rate::Bytes => Throughput::BytesDecimal(work.bytes as u64),
             Rate::Exps => Throughput::Elements(work.exps as u64),
         });

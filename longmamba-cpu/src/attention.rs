@@ -7,7 +7,7 @@
 
 use crate::check;
 use crate::dispatch::{
-    Block, Cpu, Cut, Divide, Kernel, Scratch, block_cut, block_units, parallel, pieces,
+    Block, Cpu, Cut, Divide, Kernel, Scratch, Slots, block_cut, block_units, parallel, pieces,
 };
 use crate::isa::Isa;
 use crate::isa::tile::{Left, Right, multiply};
@@ -159,8 +159,8 @@ impl Cpu {
         let least = (1 << 19) / (rows.min(QUERIES) * head_dim * seen).max(1);
         let units = args.heads * rows.div_ceil(QUERIES);
         let slot_len = QUERIES * (KV_PAGE + head_dim);
-        let (slots, slot_len) = scratch.slots(pieces(units, least), slot_len);
-        parallel(Attend { cpu: *self, args, row: 0, head: 0, out, slots, slot_len }, least);
+        let slots = scratch.slots(pieces(units, least), slot_len);
+        parallel(Attend { cpu: *self, args, row: 0, head: 0, out, slots }, least);
         Ok(())
     }
 }
@@ -174,8 +174,7 @@ struct Attend<'a> {
     head: usize,
     /// `[rows, heads, head_dim]`
     out: Block<'a, f32, 3>,
-    slots: &'a mut [f32],
-    slot_len: usize,
+    slots: Slots<'a, f32>,
 }
 
 impl Divide for Attend<'_> {
@@ -191,9 +190,7 @@ impl Divide for Attend<'_> {
             Cut::Sequence(b) => (0, b * QUERIES, self.row + b * QUERIES, self.head),
         };
         let (out, out_) = self.out.split_at(dim, at);
-        // `parallel` halves the number of pieces, rounding down on the left.
-        let left = self.slots.len() / self.slot_len / 2 * self.slot_len;
-        let (slots, slots_) = self.slots.split_at_mut(left);
+        let (slots, slots_) = self.slots.halve();
         (Attend { out, slots, ..self }, Attend { out: out_, slots: slots_, row, head, ..self })
     }
 
@@ -224,7 +221,7 @@ impl Attend<'_> {
     #[inline(always)]
     fn block<I: Isa>(&mut self, isa: I, head: usize, row: usize, count: usize, head_dim: usize) {
         let args = self.args;
-        let (scores, sums) = self.slots.split_at_mut(QUERIES * KV_PAGE);
+        let (scores, sums) = self.slots.own().split_at_mut(QUERIES * KV_PAGE);
         let sums = &mut sums[..count * head_dim];
         sums.fill(0.0);
         let mut maximum = [f32::NEG_INFINITY; QUERIES];

@@ -14,6 +14,15 @@ const VECTORS: usize = 4;
 /// the sums kept in the output.
 const TAPS: usize = 8;
 
+/// The taps of every Mamba: so few that the last inputs stay in registers.
+const FEW: usize = 4;
+
+/// Tokens that such a filter does side by side, because one would mostly wait.
+const STEP: usize = 4;
+
+/// Tokens of a tile.
+const TILE: usize = 32;
+
 /// Channels of a cut between threads, a multiple of every instruction set's block.
 const BLOCK: usize = 64;
 
@@ -187,14 +196,28 @@ impl Kernel for Convolution<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let [batch, len, channels] = self.x.shape();
+        let [_, width] = self.weight.shape();
         for b in 0..batch {
             let tokens = self.lengths.map_or(len, |lengths| lengths[b]);
-            let mut c = 0;
-            while c < channels {
+            // All channels of a few tokens, then the next tokens: the rows stay in reach.
+            let tile = if width == FEW { TILE } else { tokens.max(1) };
+            for first in (0..tokens).step_by(tile) {
+                let n = tile.min(tokens - first);
+                for c in (0..channels).step_by(VECTORS * I::LANES) {
+                    let count = (VECTORS * I::LANES).min(channels - c);
+                    if width != FEW {
+                        self.channels(isa, b, tokens, c, count);
+                        continue;
+                    }
+                    self.ask_for(isa, [b, first, c + VECTORS * I::LANES], tokens);
+                    for v in (0..count).step_by(I::LANES) {
+                        self.few_taps(isa, [b, first, c + v], n, I::LANES.min(count - v));
+                    }
+                }
+            }
+            for c in (0..channels).step_by(VECTORS * I::LANES) {
                 let count = (VECTORS * I::LANES).min(channels - c);
-                self.channels(isa, b, tokens, c, count);
                 self.keep_history(b, tokens, c, count);
-                c += count;
             }
             for t in tokens..len {
                 self.out.row_mut([b, t, 0], channels).fill(0.0);
@@ -204,6 +227,95 @@ impl Kernel for Convolution<'_> {
 }
 
 impl Convolution<'_> {
+    /// Has the next channels of the tokens of a tile brought near, which the processor does not foresee.
+    #[inline(always)]
+    fn ask_for<I: Isa>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
+        let [_, _, channels] = self.x.shape();
+        let line = |row: &[f32]| {
+            for line in (0..row.len()).step_by(16) {
+                isa.prefetch(row.as_ptr().wrapping_add(line));
+            }
+        };
+        let width = (VECTORS * I::LANES).min(channels.saturating_sub(c));
+        for t in first..tokens.min(first + TILE) {
+            if width > 0 {
+                line(&self.x.row([b, t, c])[..width]);
+                line(self.out.row([b, t, c], width));
+            }
+        }
+    }
+
+    /// `n` tokens of a vector of channels, `count` of which exist, from `[sequence, token, channel]` on, with
+    /// the last inputs in registers.
+    #[inline(always)]
+    fn few_taps<I: Isa>(&mut self, isa: I, [b, first, c]: [usize; 3], n: usize, count: usize) {
+        let [channel_stride, tap_stride] = self.weight.layout().strides();
+        let mut weights = [isa.zero(); FEW];
+        for (k, weight) in weights.iter_mut().enumerate() {
+            let tap = &self.weight.data()[c * channel_stride + k * tap_stride..];
+            *weight = if channel_stride == 1 {
+                isa.load_part(&tap[..count])
+            } else {
+                let mut lanes = [0.0; 16];
+                for (i, lane) in lanes[..count].iter_mut().enumerate() {
+                    *lane = tap[i * channel_stride];
+                }
+                isa.load(&lanes)
+            };
+        }
+        let bias = self.bias.map_or(isa.zero(), |bias| isa.load_part(&bias[c..c + count]));
+        let mut last = [isa.zero(); FEW - 1];
+        for (i, input) in last.iter_mut().enumerate() {
+            let row = match (first + i).checked_sub(FEW - 1) {
+                Some(token) => &self.x.row([b, token, c])[..count],
+                None => self.history.row([b, first + i, c], count),
+            };
+            *input = isa.load_part(row);
+        }
+        let mut t = 0;
+        while n - t >= STEP {
+            self.tokens::<I, STEP>(isa, &weights, bias, &mut last, [b, first + t, c], count);
+            t += STEP;
+        }
+        while t < n {
+            self.tokens::<I, 1>(isa, &weights, bias, &mut last, [b, first + t, c], count);
+            t += 1;
+        }
+    }
+
+    /// `N` tokens of it, after the inputs `last`.
+    #[inline(always)]
+    fn tokens<I: Isa, const N: usize>(
+        &mut self,
+        isa: I,
+        weights: &[I::V; FEW],
+        bias: I::V,
+        last: &mut [I::V; FEW - 1],
+        [b, t, c]: [usize; 3],
+        count: usize,
+    ) {
+        let mut sums = [bias; N];
+        let mut i = 0;
+        while i < N {
+            let new = isa.load_at(&self.x.row([b, t + i, c])[..count], 0);
+            let [oldest, older, old] = *last;
+            sums[i] = isa.fma(weights[0], oldest, sums[i]);
+            sums[i] = isa.fma(weights[1], older, sums[i]);
+            sums[i] = isa.fma(weights[2], old, sums[i]);
+            sums[i] = isa.fma(weights[3], new, sums[i]);
+            *last = [older, old, new];
+            i += 1;
+        }
+        if self.silu {
+            sums = silu(isa, sums);
+        }
+        let mut i = 0;
+        while i < N {
+            isa.store_at(sums[i], self.out.row_mut([b, t + i, c], count), 0);
+            i += 1;
+        }
+    }
+
     /// All tokens of one sequence, for `count` channels from `c` on.
     #[inline(always)]
     fn channels<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, c: usize, count: usize) {

@@ -10,6 +10,7 @@ mod split;
 
 pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, pieces};
 pub use scratch::Scratch;
+pub(crate) use scratch::{Scratched, Slots};
 pub(crate) use split::Block;
 
 #[cfg(target_arch = "aarch64")]
@@ -46,7 +47,9 @@ enum Token {
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512<false>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<true>),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
 }
@@ -70,6 +73,8 @@ impl Cpu {
             IsaKind::Avx2 => Avx2::new().map(|token| Cpu(Token::Avx2(token))),
             #[cfg(target_arch = "x86_64")]
             IsaKind::Avx512 => Avx512::new().map(|token| Cpu(Token::Avx512(token))),
+            #[cfg(target_arch = "x86_64")]
+            IsaKind::Avx512Bf16 => Avx512::new().map(|token| Cpu(Token::Avx512Bf16(token))),
             #[cfg(target_arch = "aarch64")]
             IsaKind::Neon => Neon::new().map(|token| Cpu(Token::Neon(token))),
             #[allow(unreachable_patterns, reason = "all are reachable on no target")]
@@ -79,9 +84,8 @@ impl Cpu {
 
     /// Every instruction set that this processor has, the best last.
     pub fn available() -> impl Iterator<Item = Self> {
-        [IsaKind::Scalar, IsaKind::Neon, IsaKind::Avx2, IsaKind::Avx512]
-            .into_iter()
-            .filter_map(Cpu::with_isa)
+        use IsaKind::{Avx2, Avx512, Avx512Bf16, Neon, Scalar};
+        [Scalar, Neon, Avx2, Avx512, Avx512Bf16].into_iter().filter_map(Cpu::with_isa)
     }
 
     /// Which instruction set this is.
@@ -92,6 +96,8 @@ impl Cpu {
             Token::Avx2(_) => IsaKind::Avx2,
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(_) => IsaKind::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Bf16(_) => IsaKind::Avx512Bf16,
             #[cfg(target_arch = "aarch64")]
             Token::Neon(_) => IsaKind::Neon,
         }
@@ -106,6 +112,8 @@ impl Cpu {
             Token::Avx2(isa) => isa.call(kernel),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(isa) => isa.call(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Bf16(isa) => isa.call(kernel),
             #[cfg(target_arch = "aarch64")]
             Token::Neon(isa) => isa.call(kernel),
         }

@@ -33,6 +33,8 @@ pub enum IsaKind {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL, sixteen lanes.
     Avx512,
+    /// The same with AVX-512 BF16: products of `bf16` pairs at twice the rate.
+    Avx512Bf16,
 }
 
 impl fmt::Display for IsaKind {
@@ -42,9 +44,30 @@ impl fmt::Display for IsaKind {
             IsaKind::Neon => "neon",
             IsaKind::Avx2 => "avx2",
             IsaKind::Avx512 => "avx512",
+            IsaKind::Avx512Bf16 => "avx512_bf16",
         })
     }
 }
+
+/// Neighbours in a sum of products, multiplied and added by one instruction where there is one.
+pub(crate) type Pair = [bf16; 2];
+
+/// The four bytes of a pair.
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
+#[inline(always)]
+fn bits([first, second]: Pair) -> i32 {
+    (u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16) as i32
+}
+
+/// Elements of four bytes, for operations that only move them.
+///
+/// # Safety
+/// Every pattern of four bytes must be a value.
+pub(crate) unsafe trait Word: Copy {}
+// SAFETY: every pattern of bits is a float.
+unsafe impl Word for f32 {}
+// SAFETY: every pattern of bits is two `bf16`.
+unsafe impl Word for Pair {}
 
 /// A vector of `LANES` floats and what can be done with it.
 ///
@@ -54,6 +77,8 @@ impl fmt::Display for IsaKind {
 pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     /// `LANES` floats.
     type V: Copy;
+    /// `LANES` pairs of `bf16`.
+    type P: Copy;
     /// Which one this is.
     const KIND: IsaKind;
     /// Floats in a vector: 4, 8 or 16.
@@ -160,6 +185,65 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         self.load_bf16(&buffer)
     }
 
+    /// Reads `LANES` pairs.
+    ///
+    /// # Safety
+    /// `src` must be valid for reading `LANES` pairs. No alignment is needed.
+    unsafe fn load_pairs_ptr(self, src: *const Pair) -> Self::P;
+
+    /// All of `src`, at most `LANES` pairs, the last of which may lack its second; what is missing is zero.
+    ///
+    /// # Panics
+    /// Where `src` is longer than a vector.
+    #[inline(always)]
+    fn load_pairs_part(self, src: &[bf16]) -> Self::P {
+        let mut pairs = [[bf16::ZERO; 2]; 16];
+        pairs[..Self::LANES].as_flattened_mut()[..src.len()].copy_from_slice(src);
+        // SAFETY: sixteen pairs are at least a vector.
+        unsafe { self.load_pairs_ptr(pairs.as_ptr()) }
+    }
+
+    /// `pair` in every lane.
+    fn splat_pair(self, pair: Pair) -> Self::P;
+
+    /// The pairs `[a, b]`, rounded to nearest, ties away from 0. A NaN other than what the processor makes may
+    /// be lost.
+    fn join(self, a: Self::V, b: Self::V) -> Self::P;
+
+    /// Writes `LANES` pairs.
+    ///
+    /// # Safety
+    /// `dst` must be valid for writing `LANES` pairs. No alignment is needed.
+    unsafe fn store_pairs_ptr(self, v: Self::P, dst: *mut Pair);
+
+    /// Overwrites the first `LANES` elements of `dst`.
+    ///
+    /// # Panics
+    /// Where `dst` is shorter.
+    #[inline(always)]
+    fn store_pairs(self, v: Self::P, dst: &mut [Pair]) {
+        assert!(dst.len() >= Self::LANES);
+        // SAFETY: `dst` has at least `LANES` elements.
+        unsafe { self.store_pairs_ptr(v, dst.as_mut_ptr()) }
+    }
+
+    /// `sum + a₁·b₁ + a₀·b₀`, rounded after each addition; subnormal values may count as 0.
+    fn dot_pairs(self, a: Self::P, b: Self::P, sum: Self::V) -> Self::V;
+
+    /// Overwrites all of `dst`, at most `LANES` elements, with the first lanes, rounded to nearest, ties to
+    /// even. Subnormal values may become 0.
+    ///
+    /// # Panics
+    /// Where `dst` is longer than a vector.
+    #[inline(always)]
+    fn store_rounded(self, v: Self::V, dst: &mut [bf16]) {
+        let mut lanes = [0.0; 16];
+        self.store(v, &mut lanes);
+        for (value, &lane) in dst.iter_mut().zip(&lanes[..Self::LANES]) {
+            *value = bf16::from_f32(lane);
+        }
+    }
+
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`
@@ -187,6 +271,9 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     /// `a · 2ⁿ` for integral `n` and normal `a`, where the result is normal too; any value elsewhere,
     /// except that a NaN in both stays NaN.
     fn scale_pow2(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `a · 2ⁿ` for the integer n that the lowest bits of `n` hold, where `a` and the result are normal; any
+    /// value elsewhere.
+    fn shift_exponent(self, a: Self::V, n: Self::V) -> Self::V;
     /// `yes` where `a > b`, else (also where either is NaN) `no`.
     fn select_gt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `yes` where `a ≤ b`, else (also where either is NaN) `no`.
@@ -201,10 +288,36 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     /// # Panics
     /// Where a slice is shorter than the block.
     #[inline(always)]
-    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
+    fn transpose<W: Word>(self, src: &[W], src_stride: usize, dst: &mut [W], dst_stride: usize) {
+        assert!(covers_block(src, src_stride, Self::LANES));
+        assert!(covers_block(dst, dst_stride, Self::LANES));
+        // SAFETY: both slices cover their blocks, and words may be moved as floats.
+        unsafe {
+            let (src, dst) = (src.as_ptr().cast(), dst.as_mut_ptr().cast());
+            self.transpose_ptr(src, src_stride, dst, dst_stride);
+        }
+    }
+
+    /// [`Isa::transpose`] of any words, bits kept.
+    ///
+    /// # Safety
+    /// `src` must be valid for reading and `dst` for writing `LANES` rows of `LANES` words, their strides
+    /// apart. No alignment is needed.
+    #[inline(always)]
+    unsafe fn transpose_ptr(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
         for i in 0..Self::LANES {
             for k in 0..Self::LANES {
-                dst[k * dst_stride + i] = src[i * src_stride + k];
+                // SAFETY: the caller vouches.
+                unsafe {
+                    let word = src.add(i * src_stride + k).cast::<u32>().read_unaligned();
+                    dst.add(k * dst_stride + i).cast::<u32>().write_unaligned(word);
+                }
             }
         }
     }
@@ -225,7 +338,7 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
 
 /// Whether `slice` has `lanes` rows of `lanes` elements, `stride` apart.
 #[inline(always)]
-fn covers_block(slice: &[f32], stride: usize, lanes: usize) -> bool {
+fn covers_block<W>(slice: &[W], stride: usize, lanes: usize) -> bool {
     let last = stride.checked_mul(lanes - 1).and_then(|at| at.checked_add(lanes));
     last.is_some_and(|end| end <= slice.len())
 }

@@ -15,6 +15,8 @@ mod dispatch;
 #[allow(unsafe_code, reason = "the intrinsics, behind tokens that prove them available")]
 mod isa;
 
+pub mod limits;
+
 mod attention;
 mod check;
 mod conv1d;

@@ -4,16 +4,25 @@
 //! [`decode`] reads each weight once, in order, as the dot products need it. Many rows (prefill) wait
 //! for the multipliers: [`prefill`] rearranges the weights into panels for the register tiles of
 //! [`tile`](crate::isa::tile), which pays once enough rows use a panel.
+//!
+//! Either takes its factors as `f32`, or, with `bf16` weights, in pairs of `bf16` (see [`operand`]), which
+//! some processors multiply at twice the rate.
 
 mod decode;
+mod operand;
 mod prefill;
+mod round;
 
 use crate::check;
-use crate::dispatch::{Block, Cpu, parallel};
+use crate::dispatch::{Block, Cpu, Scratch, parallel};
+use crate::isa::{IsaKind, Pair};
 use crate::widen::Weight;
 use decode::Decode;
-use longmamba_core::{AnyView, Result, View, ViewMut};
+use half::bf16;
+use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
+use operand::Operand;
 use prefill::Prefill;
+use round::Round;
 
 /// From this many rows on, rearranging the weights pays.
 const PREFILL_ROWS: usize = 12;
@@ -47,12 +56,51 @@ impl Cpu {
         w: AnyView<'_, 2>,
         out: ViewMut<'_, f32, 2>,
         accumulate: Accumulate,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         match w {
-            AnyView::F32(w) => matmul(*self, x, w, out, accumulate),
-            AnyView::F16(w) => matmul(*self, x, w, out, accumulate),
-            AnyView::BF16(w) => matmul(*self, x, w, out, accumulate),
+            AnyView::F32(w) => matmul(*self, x, w, out, accumulate, scratch),
+            AnyView::F16(w) => matmul(*self, x, w, out, accumulate, scratch),
+            AnyView::BF16(w) => matmul(*self, x, w, out, accumulate, scratch),
         }
+    }
+
+    /// As [`matmul`](Cpu::matmul), with x rounded to `bf16` first (to nearest, ties to even; a value below
+    /// 2⁻¹²⁶ may become 0). The products are exact and accumulated in `f32`.
+    ///
+    /// An element of the result differs from that of `matmul` by at most about `2⁻⁹ · Σ |x·w|`, and where
+    /// signs and sizes are mixed as in a language model by far less.
+    ///
+    /// # Errors
+    /// As [`matmul`](Cpu::matmul).
+    pub fn matmul_bf16(
+        &self,
+        x: View<'_, f32, 2>,
+        w: View<'_, bf16, 2>,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
+        let [rows, inputs] = x.shape();
+        let pairs = inputs.div_ceil(2);
+        let panel_len = if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(pairs) };
+        let panels = rayon::current_num_threads();
+        let (rounded, panels) = scratch.pairs_and_slots(rows * pairs, panels, panel_len);
+        let round = Round { cpu: *self, x, out: rounded, pairs };
+        let least = round.least_units();
+        parallel(round, least);
+        let x: View<'_, Pair, 2> = View::with_layout(rounded, Layout::contiguous([rows, pairs])?)?;
+        match rows < PREFILL_ROWS {
+            true => Decode::run(*self, x, w, out, accumulate),
+            false => Prefill::run(*self, x, w, out, accumulate, panels),
+        }
+        Ok(())
+    }
+
+    /// Whether [`matmul_bf16`](Cpu::matmul_bf16) is faster than [`matmul`](Cpu::matmul) here.
+    pub fn has_fast_bf16(&self) -> bool {
+        self.isa() == IsaKind::Avx512Bf16
     }
 }
 
@@ -60,9 +108,31 @@ fn matmul<T: Weight>(
     cpu: Cpu,
     x: View<'_, f32, 2>,
     w: View<'_, T, 2>,
-    mut out: ViewMut<'_, f32, 2>,
+    out: ViewMut<'_, f32, 2>,
     accumulate: Accumulate,
-) -> Result<()> {
+    scratch: &mut Scratch,
+) -> Result<()>
+where
+    f32: Operand<T>,
+{
+    let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
+    if x.shape()[0] < PREFILL_ROWS {
+        Decode::<T, f32>::run(cpu, x, w, out, accumulate);
+    } else {
+        let panels = rayon::current_num_threads();
+        let panels = scratch.slots(panels, prefill::panel_len(x.shape()[1]));
+        Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
+    }
+    Ok(())
+}
+
+/// The output, and whether to add to it; `None` where that is all there was to do.
+fn checked<'a, T: Weight>(
+    x: View<'_, f32, 2>,
+    w: View<'_, T, 2>,
+    mut out: ViewMut<'a, f32, 2>,
+    accumulate: Accumulate,
+) -> Result<Option<(Block<'a, f32, 2>, bool)>> {
     let [rows, inputs] = x.shape();
     let [outputs, _] = w.shape();
     check::rows("x", &x, [rows, inputs])?;
@@ -70,23 +140,14 @@ fn matmul<T: Weight>(
     check::rows("out", &out.as_view(), [rows, outputs])?;
     let accumulate = accumulate == Accumulate::Yes;
     if rows == 0 || outputs == 0 {
-        return Ok(());
+        return Ok(None);
     }
     if inputs == 0 {
         // The empty sum.
         if !accumulate {
             (0..rows).for_each(|r| out.row_mut([r, 0]).fill(0.0));
         }
-        return Ok(());
+        return Ok(None);
     }
-    let out = Block::new(out);
-    if rows < PREFILL_ROWS {
-        let decode = Decode { cpu, x, w, out, accumulate };
-        parallel(decode, decode::least_units(inputs));
-    } else {
-        let prefill = Prefill::new(cpu, x, w, out, accumulate);
-        let least = prefill.least_units();
-        parallel(prefill, least);
-    }
-    Ok(())
+    Ok(Some((Block::new(out), accumulate)))
 }

@@ -1,11 +1,11 @@
 //! The selective scan of Mamba-1.
 //!
-//! Vectors run across channels, so that nothing is ever summed across lanes. A cache line of channels
-//! (16) goes through the tokens in tiles that stay in the first-level cache:
+//! Vectors run across channels, so that nothing is ever summed across lanes. A few cache lines of channels
+//! go through the tokens in tiles that stay in the first-level cache:
 //!
 //! 1. Δ of every token, masked; Δ·x; D·x; the sums of Δ.
-//! 2. The recurrence, for a group of states at a time: the decays of the whole tile, then the states,
-//!    which stay in registers. y of the tile collects their shares.
+//! 2. The recurrence, for a group of states at a time, which stay in registers, and with it their decays.
+//!    y of the tile collects their shares.
 //! 3. The gate, and y goes out.
 //!
 //! A token is dropped by Δ = 0, and so are the lanes past the last channel: their threshold is ∞.
@@ -14,16 +14,23 @@
 use crate::dispatch::{Block, Cpu, Cut, Divide, Kernel, block_cut, block_units, parallel};
 use crate::isa::Isa;
 use crate::lanes;
-use crate::math::{Silu, exp2_nonpositive, map};
+use crate::math::{exp2_nonpositive, silu};
 use crate::select::{LINE, Selection, Stats};
 use longmamba_core::{Result, SelectiveScan, SelectiveScanOut, View};
 use std::f32::consts::LOG2_E;
 
+/// Channels of a tile, at most: a row of tokens is thousands of bytes long, and every one that is visited has
+/// its price, so that several lines are taken at once.
+const WIDTH: usize = 4 * LINE;
+
 /// Tokens of a tile.
-const TILE: usize = 64;
+const TILE: usize = 32;
 
 /// States that stay in registers over a tile.
 const STATES: usize = 8;
+
+/// States whose decays are computed side by side.
+const BLOCK: usize = 4;
 
 impl Cpu {
     /// Runs the scan of [`SelectiveScanInputs`](longmamba_core::SelectiveScanInputs): y of every
@@ -46,8 +53,8 @@ impl Cpu {
         let y = Block::new(out.y);
         let a = args.a.permute([1, 0])?;
         let job = Scan { cpu: *self, args, a, sequence: 0, channel: 0, y, state, stats };
-        // A thread is worth waking for some 30 µs.
-        parallel(job, (1 << 17) / (len * (d_state + 4) * LINE).max(1));
+        // A thread is worth some 5 µs.
+        parallel(job, (1 << 13) / (len * (d_state + 4) * LINE).max(1));
         Ok(())
     }
 }
@@ -102,17 +109,27 @@ impl Divide for Scan<'_> {
     }
 }
 
-/// What passes between the three steps, `[TILE, LINE]` each.
+/// What passes between the three steps: rows of tokens, as wide as the channels at hand in whole lines.
 #[repr(align(64))]
 struct Tile {
     /// Δ, masked.
-    delta: [[f32; LINE]; TILE],
+    delta: [f32; TILE * WIDTH],
     /// Δ·x
-    update: [[f32; LINE]; TILE],
+    update: [f32; TILE * WIDTH],
     /// D·x, and then y.
-    y: [[f32; LINE]; TILE],
-    /// `exp(Δ·A)` of the group of states and the vector of channels at hand.
-    decay: [[f32; STATES * LINE]; TILE],
+    y: [f32; TILE * WIDTH],
+}
+
+/// The tokens and channels of a tile.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In the blocks: sequence, first token and first channel.
+    at: [usize; 3],
+    /// Tokens.
+    n: usize,
+    /// Channels, and the same in whole lines.
+    count: usize,
+    width: usize,
 }
 
 impl Kernel for Scan<'_> {
@@ -121,23 +138,31 @@ impl Kernel for Scan<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let [batch, len, channels] = self.y.shape();
-        let zeros = [[0.0; LINE]; TILE];
-        let decay = [[0.0; STATES * LINE]; TILE];
-        let mut tile = Tile { delta: zeros, update: zeros, y: zeros, decay };
+        let zeros = [0.0; TILE * WIDTH];
+        let mut tile = Tile { delta: zeros, update: zeros, y: zeros };
         let Scan { args, channel, .. } = self;
         for b in 0..batch {
             let tokens = args.length(self.sequence + b);
             // All channels of a few tokens, then the next tokens: the rows stay in reach.
             for first in (0..tokens).step_by(TILE) {
                 let n = TILE.min(tokens - first);
-                for c in (0..channels).step_by(LINE) {
-                    let count = LINE.min(channels - c);
+                for c in (0..channels).step_by(WIDTH) {
+                    let count = WIDTH.min(channels - c);
+                    let width = count.next_multiple_of(LINE);
+                    let place = Place { at: [b, first, c], n, count, width };
                     let (bias, delta_min) = (args.dt_bias, args.delta_min);
                     let selection =
                         Selection::new(bias, delta_min, args.dt_limits, channel + c, count);
-                    self.select(isa, &selection, &mut tile, [b, first, c], n, count);
-                    self.recur(isa, &mut tile, [b, first, c], n, count);
-                    self.gate(isa, &mut tile, [b, first, c], n, count);
+                    self.select(isa, &selection, &mut tile, place);
+                    // The processor does not foresee that the next channels of these tokens are wanted next, or
+                    // the first of the next tokens.
+                    let next = c + WIDTH;
+                    match next < channels {
+                        true => self.ask_for(isa, [b, first, next], tokens),
+                        false => self.ask_for(isa, [b, first + TILE, 0], tokens),
+                    }
+                    self.recur(isa, &mut tile, place);
+                    self.gate(isa, &mut tile, place);
                 }
             }
             for t in tokens..len {
@@ -148,188 +173,184 @@ impl Kernel for Scan<'_> {
 }
 
 impl Scan<'_> {
-    /// Step 1, for `n` tokens of `count` channels from `[sequence, token, channel]` on.
+    /// Has what a tile reads and writes brought near.
     #[inline(always)]
-    fn select<I: Isa>(
-        &mut self,
-        isa: I,
-        selection: &Selection,
-        tile: &mut Tile,
-        [b, first, c]: [usize; 3],
-        n: usize,
-        count: usize,
-    ) {
+    fn ask_for<I: Isa>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
-        let Tile { delta, update, y, .. } = tile;
-        let place = [sequence, first, channel];
-        let sums = selection.run(isa, &self.args.dt_raw, place, count, &mut delta[..n]);
-        if let Some(stats) = &mut self.stats {
-            stats.add(&sums, [b, c], count);
+        let [_, d_state, channels] = self.state.shape();
+        let width = WIDTH.min(channels - c);
+        let line = |row: &[f32]| {
+            for line in (0..width).step_by(LINE) {
+                isa.prefetch(row.as_ptr().wrapping_add(line));
+            }
+        };
+        for t in first..tokens.min(first + TILE) {
+            let at = [sequence, t, channel];
+            line(self.args.x.row(at));
+            line(self.args.dt_raw.row(at));
+            line(self.y.row([b, t, c], width));
+            if let Some(z) = &self.args.z {
+                line(z.row(at));
+            }
         }
-        let mut d = [0.0; LINE];
-        if let Some(values) = self.args.d {
-            d[..count].copy_from_slice(&values[channel..channel + count]);
-        }
-        for (t, ((delta, update), y)) in delta.iter().zip(update).zip(y).take(n).enumerate() {
-            let x = &self.args.x.row([sequence, first + t, channel])[..count];
-            let mut v = 0;
-            while v < LINE {
-                let x = isa.load_at(x, v);
-                isa.store(isa.mul(isa.load(&delta[v..]), x), &mut update[v..]);
-                isa.store(isa.mul(isa.load(&d[v..]), x), &mut y[v..]);
-                v += I::LANES;
+        if self.state.strides()[2] == 1 && self.a.layout().strides()[1] == 1 {
+            for s in 0..d_state {
+                line(self.a.row([s, channel]));
+                line(self.state.row([b, s, c], width));
             }
         }
     }
 
-    /// Step 2: all states, in groups.
+    /// Step 1.
     #[inline(always)]
-    fn recur<I: Isa>(
+    fn select<I: Isa>(
         &mut self,
         isa: I,
+        selection: &Selection<WIDTH>,
         tile: &mut Tile,
-        [b, first, c]: [usize; 3],
-        n: usize,
-        count: usize,
+        place: Place,
     ) {
+        let Place { at: [b, first, c], n, count, width } = place;
+        let (sequence, channel) = (self.sequence + b, self.channel + c);
+        let Tile { delta, update, y, .. } = tile;
+        let from = [sequence, first, channel];
+        let sums = selection.run(isa, &self.args.dt_raw, from, &mut delta[..n * width]);
+        if let Some(stats) = &mut self.stats {
+            stats.add(&sums, [b, c], count);
+        }
+        let mut d = [0.0; WIDTH];
+        if let Some(values) = self.args.d {
+            d[..count].copy_from_slice(&values[channel..channel + count]);
+        }
+        let rows = delta.chunks_exact(width).zip(update.chunks_exact_mut(width));
+        for (t, ((delta, update), y)) in rows.zip(y.chunks_exact_mut(width)).take(n).enumerate() {
+            let x = &self.args.x.row([sequence, first + t, channel])[..count];
+            for v in (0..width).step_by(I::LANES) {
+                let x = isa.load_at(x, v);
+                isa.store(isa.mul(isa.load(&delta[v..]), x), &mut update[v..]);
+                isa.store(isa.mul(isa.load(&d[v..]), x), &mut y[v..]);
+            }
+        }
+    }
+
+    /// Step 2: a group of states at a time, and of these vector by vector of channels.
+    #[inline(always)]
+    fn recur<I: Isa>(&mut self, isa: I, tile: &mut Tile, place: Place) {
+        let Place { at: [b, first, c], n, count, width } = place;
         let [_, d_state, _] = self.state.shape();
         let a = self.a;
-        for v in (0..count).step_by(I::LANES) {
-            let (lane, width) = (c + v, I::LANES.min(count - v));
-            for state in (0..d_state).step_by(STATES) {
-                let states = STATES.min(d_state - state);
+        for state in (0..d_state).step_by(STATES) {
+            let states = STATES.min(d_state - state);
+            let from = [self.sequence + b, first, state];
+            let inputs = group(&self.args.b, from, n);
+            let outputs = group(&self.args.c, from, n);
+            for v in (0..count).step_by(I::LANES) {
+                let (lane, lanes) = (c + v, I::LANES.min(count - v));
                 let mut rate = [isa.zero(); STATES];
                 let mut h = [isa.zero(); STATES];
-                lanes::view(isa, &a, [state, self.channel + lane], width, &mut rate[..states]);
+                lanes::view(isa, &a, [state, self.channel + lane], lanes, &mut rate[..states]);
                 for rate in &mut rate {
                     *rate = isa.mul(*rate, isa.splat(LOG2_E));
                 }
-                lanes::load(isa, &mut self.state, [b, state, lane], 1, width, &mut h[..states]);
-                decays(isa, &rate, tile, v, n);
-                h = recurrence(isa, self.args, [self.sequence + b, first, state], tile, v, n, h);
-                lanes::store(isa, &h[..states], &mut self.state, [b, state, lane], 1, width);
+                lanes::load(isa, &mut self.state, [b, state, lane], 1, lanes, &mut h[..states]);
+                h = recurrence(isa, &rate, &inputs[..n], &outputs[..n], tile, [v, width], h);
+                lanes::store(isa, &h[..states], &mut self.state, [b, state, lane], 1, lanes);
             }
         }
     }
 
     /// Step 3.
     #[inline(always)]
-    fn gate<I: Isa>(
-        &mut self,
-        isa: I,
-        tile: &mut Tile,
-        [b, first, c]: [usize; 3],
-        n: usize,
-        count: usize,
-    ) {
+    fn gate<I: Isa>(&mut self, isa: I, tile: &mut Tile, place: Place) {
+        let Place { at: [b, first, c], n, count, width } = place;
         let (sequence, channel) = (self.sequence + b, self.channel + c);
-        if let Some(z) = self.args.z {
-            // Δ has done its service and makes room for z.
-            let Tile { delta: gates, y, .. } = tile;
-            for (t, gates) in gates[..n].iter_mut().enumerate() {
-                let z = &z.row([sequence, first + t, channel])[..count];
-                for v in (0..LINE).step_by(I::LANES) {
-                    isa.store(isa.load_at(z, v), &mut gates[v..]);
+        let y = &tile.y[..n * width];
+        for v in (0..width).step_by(I::LANES) {
+            let mut t = 0;
+            while n - t >= 4 {
+                let mut gates = [isa.zero(); 4];
+                if let Some(z) = &self.args.z {
+                    for (i, gate) in gates.iter_mut().enumerate() {
+                        *gate = isa.load_at(&z.row([sequence, first + t + i, channel])[..count], v);
+                    }
                 }
+                for (i, gate) in silu(isa, gates).into_iter().enumerate() {
+                    let y = isa.load(&y[(t + i) * width + v..]);
+                    let y = if self.args.z.is_some() { isa.mul(gate, y) } else { y };
+                    isa.store_at(y, self.y.row_mut([b, first + t + i, c], count), v);
+                }
+                t += 4;
             }
-            map(isa, Silu, gates[..n].as_flattened_mut());
-            let (gates, y) = (gates[..n].as_flattened(), y[..n].as_flattened_mut());
-            for (gate, y) in gates.chunks_exact(I::LANES).zip(y.chunks_exact_mut(I::LANES)) {
-                isa.store(isa.mul(isa.load(gate), isa.load(y)), y);
-            }
-        }
-        for (t, y) in tile.y[..n].iter().enumerate() {
-            let out = self.y.row_mut([b, first + t, c], count);
-            for v in (0..LINE).step_by(I::LANES) {
-                isa.store_at(isa.load(&y[v..]), out, v);
+            while t < n {
+                let mut y = isa.load(&y[t * width + v..]);
+                if let Some(z) = &self.args.z {
+                    let z = isa.load_at(&z.row([sequence, first + t, channel])[..count], v);
+                    let [gate] = silu(isa, [z]);
+                    y = isa.mul(gate, y);
+                }
+                isa.store_at(y, self.y.row_mut([b, first + t, c], count), v);
+                t += 1;
             }
         }
     }
 }
 
-/// `exp(Δ·A)` of a group of states of one vector of channels, `at` lanes into the line. On its own
-/// because it needs all registers for the constants of the exponential.
+/// A group of states of B or C, token by token; where it is not whole, zeros follow, which leave those states 0.
 #[inline(always)]
-fn decays<I: Isa>(isa: I, rate: &[I::V; STATES], tile: &mut Tile, at: usize, n: usize) {
-    for (delta, decays) in tile.delta.iter().zip(&mut tile.decay).take(n) {
-        let delta = isa.load(&delta[at..]);
-        for (rate, decays) in rate.chunks_exact(4).zip(decays.chunks_exact_mut(4 * I::LANES)) {
-            let mut u = [isa.zero(); 4];
-            for (u, &rate) in u.iter_mut().zip(rate) {
-                *u = isa.mul(delta, rate);
-            }
-            let u = exp2_nonpositive(isa, u);
-            for (&decay, decays) in u.iter().zip(decays.chunks_exact_mut(I::LANES)) {
-                isa.store(decay, decays);
-            }
+fn group(
+    view: &View<'_, f32, 3>,
+    [sequence, first, state]: [usize; 3],
+    n: usize,
+) -> [[f32; STATES]; TILE] {
+    let mut tile = [[0.0; STATES]; TILE];
+    let states = STATES.min(view.shape()[2] - state);
+    for (t, group) in tile[..n].iter_mut().enumerate() {
+        let row = view.row([sequence, first + t, state]);
+        for (value, &from) in group[..states].iter_mut().zip(row) {
+            *value = from;
         }
     }
+    tile
 }
 
-/// The recurrence of such a group over `n` tokens.
+/// The recurrence of a group of states of one vector of channels, `at` lanes into rows of `width`. `rate` is
+/// A·log₂e; `inputs` and `outputs` are B and C.
 #[inline(always)]
 fn recurrence<I: Isa>(
     isa: I,
-    args: &SelectiveScan<'_>,
-    [sequence, first, state]: [usize; 3],
+    rate: &[I::V; STATES],
+    inputs: &[[f32; STATES]],
+    outputs: &[[f32; STATES]],
     tile: &mut Tile,
-    at: usize,
-    n: usize,
+    [at, width]: [usize; 2],
     mut h: [I::V; STATES],
 ) -> [I::V; STATES] {
-    let Tile { decay, update, y, .. } = tile;
-    let b = Rows::new(&args.b, [sequence, first, state]);
-    let c = Rows::new(&args.c, [sequence, first, state]);
-    for (t, ((decay, update), y)) in decay.iter().zip(update).zip(y).take(n).enumerate() {
-        let (mut b_part, mut c_part) = ([0.0; STATES], [0.0; STATES]);
-        let (b, c) = (b.group(t, &mut b_part), c.group(t, &mut c_part));
-        let update = isa.load(&update[at..]);
-        // Four partial sums: one would be a chain longer than all the rest.
-        let mut sums = [isa.load(&y[at..]), isa.zero(), isa.zero(), isa.zero()];
+    let Tile { delta, update, y } = tile;
+    let rows = delta.chunks_exact(width).zip(update.chunks_exact(width));
+    let rows = rows.zip(y.chunks_exact_mut(width));
+    for (((delta, update), y), (b, c)) in rows.zip(inputs.iter().zip(outputs)) {
+        let (delta, update) = (isa.load(&delta[at..]), isa.load(&update[at..]));
+        // Partial sums: one would be a chain longer than all the rest.
+        let mut sums = [isa.zero(); BLOCK];
         let mut s = 0;
         while s < STATES {
-            let decay = isa.load(&decay[s * I::LANES..]);
-            h[s] = isa.fma(decay, h[s], isa.mul(update, isa.splat(b[s])));
-            sums[s % 4] = isa.fma(isa.splat(c[s]), h[s], sums[s % 4]);
-            s += 1;
+            let mut decay = [isa.zero(); BLOCK];
+            let mut i = 0;
+            while i < BLOCK {
+                decay[i] = isa.mul(delta, rate[s + i]);
+                i += 1;
+            }
+            let decay = exp2_nonpositive(isa, decay);
+            let mut i = 0;
+            while i < BLOCK {
+                h[s + i] = isa.fma(decay[i], h[s + i], isa.mul(update, isa.splat(b[s + i])));
+                sums[i] = isa.fma(isa.splat(c[s + i]), h[s + i], sums[i]);
+                i += 1;
+            }
+            s += BLOCK;
         }
         let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
-        isa.store(sum, &mut y[at..]);
+        isa.store(isa.add(sum, isa.load(&y[at..])), &mut y[at..]);
     }
     h
-}
-
-/// A group of states of B or C, token by token.
-struct Rows<'a> {
-    /// From the group's first element of the first token on.
-    data: &'a [f32],
-    stride: usize,
-    /// How many of the group there are.
-    states: usize,
-}
-
-impl<'a> Rows<'a> {
-    #[inline(always)]
-    fn new(view: &View<'a, f32, 3>, index: [usize; 3]) -> Self {
-        let strides = view.layout().strides();
-        let start = index[0] * strides[0] + index[1] * strides[1] + index[2];
-        let states = STATES.min(view.shape()[2] - index[2]);
-        Rows { data: &view.data()[start..], stride: strides[1], states }
-    }
-
-    /// The group of token `t`; where it is not whole, zeros follow, which leave those states 0.
-    #[inline(always)]
-    fn group<'b>(&self, t: usize, part: &'b mut [f32; STATES]) -> &'b [f32; STATES]
-    where
-        'a: 'b,
-    {
-        let data = &self.data[t * self.stride..];
-        if self.states == STATES
-            && let Some(group) = data.first_chunk()
-        {
-            return group;
-        }
-        part[..self.states].copy_from_slice(&data[..self.states]);
-        part
-    }
 }

@@ -6,14 +6,16 @@
 //! the length of the sequence alone.
 
 mod chunk;
+mod factor;
 mod recurrent;
 
 use crate::dispatch::{
-    Block, Cpu, Cut, Divide, Kernel, Scratch, block_cut, block_units, parallel, pieces,
+    Block, Cpu, Cut, Divide, Kernel, Scratch, Slots, block_cut, block_units, parallel, pieces,
 };
-use crate::isa::Isa;
+use crate::isa::{Isa, Pair};
 use crate::select::{LINE, Selection, Stats};
 use chunk::Workspace;
+use factor::ChunkFactor;
 use longmamba_core::{Result, Ssd, SsdOut};
 
 /// Sequences shorter than this go token by token.
@@ -29,20 +31,42 @@ impl Cpu {
     /// # Errors
     /// Where `out` does not fit `args`; see [`Ssd::check_out`].
     pub fn ssd(&self, args: &Ssd<'_>, out: SsdOut<'_>, scratch: &mut Scratch) -> Result<()> {
-        args.check_out(&out)?;
-        let [batch, len, heads, head_dim, _, d_state] = args.dims();
-        let state = Block::new(out.state.permute([0, 1, 3, 2])?);
-        let stats = out.stats.map(|s| Stats::new(s, batch, heads)).transpose()?;
-        let y = Block::new(out.y);
-        // A thread is worth waking for some 30 µs.
-        let least = (1 << 18) / (len * d_state * head_dim).max(1);
-        let slot_len =
-            if len < CHUNKED_FROM { 0 } else { Workspace::len(heads.min(LINE), head_dim, d_state) };
-        let (slots, slot_len) = scratch.slots(pieces(batch * heads, least), slot_len);
-        let job = Scan { cpu: *self, args, sequence: 0, head: 0, y, state, stats, slots, slot_len };
-        parallel(job, least);
-        Ok(())
+        run::<f32>(*self, args, out, scratch)
     }
+
+    /// As [`ssd`](Cpu::ssd), with what is multiplied inside a chunk rounded to `bf16` first: B, C, Δ·x with its
+    /// decay, and the state where it is read. Sums, Δ and the state itself stay `f32`. A sequence of less than 5
+    /// tokens is not rounded.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ssd_bf16(&self, args: &Ssd<'_>, out: SsdOut<'_>, scratch: &mut Scratch) -> Result<()> {
+        run::<Pair>(*self, args, out, scratch)
+    }
+}
+
+fn run<F: ChunkFactor>(
+    cpu: Cpu,
+    args: &Ssd<'_>,
+    out: SsdOut<'_>,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    args.check_out(&out)?;
+    let [batch, len, heads, head_dim, _, d_state] = args.dims();
+    let state = Block::new(out.state.permute([0, 1, 3, 2])?);
+    let stats = out.stats.map(|s| Stats::new(s, batch, heads)).transpose()?;
+    let y = Block::new(out.y);
+    // A thread is worth some 5 µs.
+    let least = (1 << 15) / (len * d_state * head_dim).max(1);
+    let [floats, factors] = match len {
+        0..CHUNKED_FROM => [0, 0],
+        _ => Workspace::<F>::len(heads.min(LINE), head_dim, d_state),
+    };
+    let count = pieces(batch * heads, least);
+    let (slots, factors) = scratch.slots_of_two::<F>(count, [floats, factors]);
+    let job = Scan { cpu, args, sequence: 0, head: 0, y, state, stats, slots, factors };
+    parallel(job, least);
+    Ok(())
 }
 
 /// [`Cpu::ssd`] on the best instruction set of this processor.
@@ -54,7 +78,7 @@ pub fn ssd(args: &Ssd<'_>, out: SsdOut<'_>, scratch: &mut Scratch) -> Result<()>
 }
 
 /// The work of one thread: some of the heads of some of the sequences.
-struct Scan<'a> {
+struct Scan<'a, F> {
     cpu: Cpu,
     args: &'a Ssd<'a>,
     /// The indexes in `args` of the blocks' first sequence and head.
@@ -65,12 +89,12 @@ struct Scan<'a> {
     /// `[batch, heads, d_state, head_dim]`
     state: Block<'a, f32, 4>,
     stats: Option<Stats<'a>>,
-    /// Working memory, `slot_len` for each piece that this work may still be cut into.
-    slots: &'a mut [f32],
-    slot_len: usize,
+    /// Working memory, as much for each piece that this work may still be cut into.
+    slots: Slots<'a, f32>,
+    factors: Slots<'a, F>,
 }
 
-impl Divide for Scan<'_> {
+impl<F: ChunkFactor> Divide for Scan<'_, F> {
     fn units(&self) -> usize {
         let [batch, heads, _, _] = self.state.shape();
         block_units(batch, heads, 1)
@@ -85,12 +109,20 @@ impl Divide for Scan<'_> {
         let (y, y_) = self.y.split_at(dims.0, at);
         let (state, state_) = self.state.split_at(dims.1, at);
         let (stats, stats_) = self.stats.map(|s| s.split_at(dims.1, at)).unzip();
-        // `parallel` halves the number of pieces, rounding down on the left.
-        let left = self.slots.len().checked_div(self.slot_len).unwrap_or(0) / 2 * self.slot_len;
-        let (slots, slots_) = self.slots.split_at_mut(left);
+        let (slots, slots_) = self.slots.halve();
+        let (factors, factors_) = self.factors.halve();
         (
-            Scan { y, state, stats, slots, ..self },
-            Scan { y: y_, state: state_, stats: stats_, slots: slots_, sequence, head, ..self },
+            Scan { y, state, stats, slots, factors, ..self },
+            Scan {
+                y: y_,
+                state: state_,
+                stats: stats_,
+                slots: slots_,
+                factors: factors_,
+                sequence,
+                head,
+                ..self
+            },
         )
     }
 
@@ -112,7 +144,7 @@ struct Place {
     n: usize,
 }
 
-impl Kernel for Scan<'_> {
+impl<F: ChunkFactor> Kernel for Scan<'_, F> {
     type Out = ();
 
     #[inline(always)]
@@ -141,19 +173,19 @@ impl Kernel for Scan<'_> {
     }
 }
 
-impl Scan<'_> {
+impl<F: ChunkFactor> Scan<'_, F> {
     /// Δ of the tokens and heads of `place`, masked and counted: `[token][head]`.
     #[inline(always)]
     fn deltas<I: Isa>(
         &mut self,
         isa: I,
-        selection: &Selection,
+        selection: &Selection<LINE>,
         place: Place,
         deltas: &mut [[f32; LINE]],
     ) {
         let Place { b, k, count, token, n } = place;
         let from = [self.sequence + b, token, self.head + k];
-        let sums = selection.run(isa, &self.args.dt_raw, from, count, &mut deltas[..n]);
+        let sums = selection.run(isa, &self.args.dt_raw, from, deltas[..n].as_flattened_mut());
         if let Some(stats) = &mut self.stats {
             stats.add(&sums, [b, k], count);
         }

@@ -5,7 +5,7 @@ mod common;
 use common::{Random, Strided, assert_same, cpus, with_threads};
 use half::{bf16, f16};
 use longmamba_core::{AnyView, DType, Element, Error, Layout, View, ViewMut, oracle};
-use longmamba_cpu::{Accumulate, Cpu};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -46,7 +46,22 @@ impl Weights {
 
 /// One product, checked element by element. A sum of n products of which each and each addition is
 /// rounded is off by at most about n·2⁻²⁴·Σ|x·w|, in whatever order it was taken.
-fn check(cpu: Cpu, dtype: DType, [rows, inputs, outputs]: [usize; 3], gap: usize, add: bool) {
+fn check(cpu: Cpu, dtype: DType, shape: [usize; 3], gap: usize, add: bool) {
+    check_as(cpu, dtype, shape, gap, add, false);
+    if dtype == DType::BF16 {
+        check_as(cpu, dtype, shape, gap, add, true);
+    }
+}
+
+/// `rounded`: by `matmul_bf16`, whose x is a `bf16` before anything is multiplied.
+fn check_as(
+    cpu: Cpu,
+    dtype: DType,
+    [rows, inputs, outputs]: [usize; 3],
+    gap: usize,
+    add: bool,
+    rounded: bool,
+) {
     let mut random = Random::new((rows * 1_000_003 + inputs * 1009 + outputs) as u64);
     let x = random.vec(rows * inputs, -1.0, 1.0);
     let w = random.vec(outputs * inputs, -1.0, 1.0);
@@ -56,7 +71,16 @@ fn check(cpu: Cpu, dtype: DType, [rows, inputs, outputs]: [usize; 3], gap: usize
     let weights = Weights::new(dtype, &w, inputs, gap);
     let w_view = weights.view(outputs, inputs, gap);
     let accumulate = if add { Accumulate::Yes } else { Accumulate::No };
-    cpu.matmul(x_at.view(), w_view, out.view_mut(), accumulate).unwrap();
+    let scratch = &mut Scratch::new();
+    match w_view {
+        AnyView::BF16(w) if rounded => {
+            cpu.matmul_bf16(x_at.view(), w, out.view_mut(), accumulate, scratch)
+        }
+        w => cpu.matmul(x_at.view(), w, out.view_mut(), accumulate, scratch),
+    }
+    .unwrap();
+    let round = |&v: &f32| if rounded { bf16::from_f32(v).to_f32() } else { v };
+    let x: Vec<f32> = x.iter().map(round).collect();
 
     let exact: Vec<f32> =
         (0..outputs * inputs).map(|i| w_view.get([i / inputs, i % inputs]).unwrap()).collect();
@@ -78,7 +102,7 @@ fn check(cpu: Cpu, dtype: DType, [rows, inputs, outputs]: [usize; 3], gap: usize
             worst = (excess, format!("element {i} is {found:e}, expected {expected:e}"));
         }
     }
-    let shape = format!("{rows} x {inputs} -> {outputs}, gap {gap}, add {add}");
+    let shape = format!("{rows} x {inputs} -> {outputs}, gap {gap}, add {add}, rounded {rounded}");
     assert!(worst.0 <= 1.0, "{cpu:?} {dtype} {shape}: {}, {:.2} times the bound", worst.1, worst.0);
 }
 
@@ -123,6 +147,8 @@ fn large_shapes() {
                 [264, 40, 20],
                 [265, 33, 9],
                 [530, 17, 33],
+                [13, 2049, 34],
+                [12, 4100, 3],
             ] {
                 check(cpu, dtype, shape, 0, false);
                 check(cpu, dtype, shape, 5, true);
@@ -140,7 +166,17 @@ fn product(
     let mut out = vec![f32::NAN; rows * outputs];
     let x = View::new(x, [rows, inputs]).unwrap();
     let view = ViewMut::new(&mut out, [rows, outputs]).unwrap();
-    cpu.matmul(x, w, view, Accumulate::No).unwrap();
+    cpu.matmul(x, w, view, Accumulate::No, &mut Scratch::new()).unwrap();
+    out
+}
+
+/// As [`product`], rounded.
+fn rounded(cpu: Cpu, x: &[f32], w: &Weights, [rows, inputs, outputs]: [usize; 3]) -> Vec<f32> {
+    let mut out = vec![f32::NAN; rows * outputs];
+    let x = View::new(x, [rows, inputs]).unwrap();
+    let view = ViewMut::new(&mut out, [rows, outputs]).unwrap();
+    let AnyView::BF16(w) = w.view(outputs, inputs, 0) else { panic!("bf16 weights only") };
+    cpu.matmul_bf16(x, w, view, Accumulate::No, &mut Scratch::new()).unwrap();
     out
 }
 
@@ -157,9 +193,12 @@ fn threads_change_nothing() {
                 let view = w.view(outputs, inputs, 0);
                 with_threads(threads, || product(cpu, &x, view, shape))
             };
-            let one = run(1);
+            let run_rounded = |threads| with_threads(threads, || rounded(cpu, &x, &w, shape));
+            let (one, one_rounded) = (run(1), run_rounded(1));
             for threads in [2, 3, 7] {
-                assert_same(&format!("{cpu:?} {shape:?}, {threads} threads"), &run(threads), &one);
+                let what = format!("{cpu:?} {shape:?}, {threads} threads");
+                assert_same(&what, &run(threads), &one);
+                assert_same(&what, &run_rounded(threads), &one_rounded);
             }
         }
     }
@@ -201,10 +240,15 @@ fn nan_stays_where_it_belongs() {
                 let mut w = vec![1.0; outputs * inputs];
                 x[row * inputs + k] = f32::NAN;
                 w[output * inputs + k] = f32::NAN;
-                for dtype in DTYPES {
+                for (dtype, round) in
+                    DTYPES.map(|d| (d, false)).into_iter().chain([(DType::BF16, true)])
+                {
                     let weights = Weights::new(dtype, &w, inputs, 0);
                     let shape = [rows, inputs, outputs];
-                    let out = product(cpu, &x, weights.view(outputs, inputs, 0), shape);
+                    let out = match round {
+                        true => rounded(cpu, &x, &weights, shape),
+                        false => product(cpu, &x, weights.view(outputs, inputs, 0), shape),
+                    };
                     for (i, v) in out.iter().enumerate() {
                         let tainted = i / outputs == row || i % outputs == output;
                         assert_eq!(v.is_nan(), tainted, "{cpu:?} {dtype} {shape:?} element {i}");
@@ -222,7 +266,7 @@ fn arguments_are_checked_by_name() {
         let x: View<'_, f32, 2> = View::new(&x, x_shape).unwrap();
         let w = AnyView::F32(View::new(&w, w_shape).unwrap());
         let out = ViewMut::new(&mut out, out_shape).unwrap();
-        Cpu::new().matmul(x, w, out, Accumulate::No).map_err(|e| e.to_string())
+        Cpu::new().matmul(x, w, out, Accumulate::No, &mut Scratch::new()).map_err(|e| e.to_string())
     };
     assert_eq!(run([2, 3], [4, 3], [2, 4]), Ok(()));
     assert_eq!(run([2, 3], [6, 2], [2, 4]).unwrap_err(), "w has shape [6, 2], expected [6, 3]");
@@ -230,6 +274,6 @@ fn arguments_are_checked_by_name() {
     let turned = View::new(&x, [3, 2]).unwrap().permute([1, 0]).unwrap();
     let w = AnyView::F32(View::new(&w, [4, 3]).unwrap());
     let out = ViewMut::new(&mut out, [2, 4]).unwrap();
-    let result = Cpu::new().matmul(turned, w, out, Accumulate::No);
+    let result = Cpu::new().matmul(turned, w, out, Accumulate::No, &mut Scratch::new());
     assert_eq!(result, Err(Error::NotContiguous { tensor: "x" }));
 }

@@ -8,6 +8,9 @@ use longmamba_cpu::{Cpu, Scratch};
 use proptest::prelude::*;
 use std::ops::Range;
 
+/// `Cpu::ssd` or `Cpu::ssd_bf16`.
+type Method = fn(&Cpu, &Ssd<'_>, SsdOut<'_>, &mut Scratch) -> longmamba_core::Result<()>;
+
 /// How a problem is laid out in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Storage {
@@ -105,6 +108,10 @@ impl Problem {
 
     /// The scan, in the parts that `ends` cuts it into; the state goes from part to part.
     fn run(&self, cpu: Cpu, ends: &[usize]) -> Outcome {
+        self.run_as(cpu, ends, Cpu::ssd)
+    }
+
+    fn run_as(&self, cpu: Cpu, ends: &[usize], ssd: Method) -> Outcome {
         let [batch, len, heads, head_dim, _, d_state] = self.dims;
         let (order, gap) = match self.storage {
             Storage::Plain => ([0, 1, 3, 2], 0),
@@ -130,7 +137,7 @@ impl Problem {
             };
             let y = y.view_mut().slice(1, start..end).unwrap();
             let out = SsdOut { y, state: state.view_mut(), stats: Some(stats) };
-            cpu.ssd(&args, out, &mut scratch).unwrap();
+            ssd(&cpu, &args, out, &mut scratch).unwrap();
             start = end;
         }
         Outcome { y: y.values(), state: state.values(), delta_sum, kept_sum, kept }
@@ -142,9 +149,19 @@ impl Problem {
     }
 
     fn check(&self, what: &str, outcome: &Outcome, expected: &oracle::ScanResult) {
+        self.check_within(what, outcome, expected, 1e-5);
+    }
+
+    fn check_within(
+        &self,
+        what: &str,
+        outcome: &Outcome,
+        expected: &oracle::ScanResult,
+        tolerance: f64,
+    ) {
         let what = format!("{what} {:?} {:?}", self.dims, self.storage);
-        assert_sums(&format!("{what} y"), &outcome.y, &expected.y, 1e-5);
-        assert_sums(&format!("{what} state"), &outcome.state, &expected.state, 1e-5);
+        assert_sums(&format!("{what} y"), &outcome.y, &expected.y, tolerance);
+        assert_sums(&format!("{what} state"), &outcome.state, &expected.state, tolerance);
         let sums = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
         assert_sums(&format!("{what} Σ Δ"), &sums(&outcome.delta_sum), &expected.delta_sum, 2e-6);
         assert_sums(&format!("{what} kept"), &sums(&outcome.kept_sum), &expected.kept_sum, 2e-6);
@@ -181,6 +198,23 @@ fn every_shape_agrees_with_the_oracle() {
             for &cpu in &cpus {
                 problem.check(&format!("{cpu:?}"), &problem.run(cpu, &[]), &expected);
             }
+        }
+    }
+}
+
+/// Each factor of a product is off by at most 2⁻⁹ of itself, so that an element of y, which is made of products
+/// of three of them, is off by 3 · 2⁻⁹ of what its sum would be without signs, which is a few times the largest.
+#[test]
+fn rounded_to_bf16_every_shape_agrees_with_the_oracle() {
+    let cpus = cpus();
+    for problem in problems() {
+        let problem = problem.masked();
+        let expected = problem.oracle();
+        for &cpu in &cpus {
+            let outcome = problem.run_as(cpu, &[], Cpu::ssd_bf16);
+            problem.check_within(&format!("{cpu:?} bf16"), &outcome, &expected, 3e-2);
+            let parts = problem.run_as(cpu, &[problem.dims[1] / 3], Cpu::ssd_bf16);
+            problem.check_within(&format!("{cpu:?} bf16, parts"), &parts, &expected, 3e-2);
         }
     }
 }

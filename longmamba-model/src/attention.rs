@@ -86,9 +86,16 @@ impl<B: Backend> Attention<B> {
         let width = self.in_proj.outputs;
         let Step { backend, rows, work, segments, sequences } = step;
         let (backend, rows) = (*backend, *rows);
-        let Workspace { normed, projected, qkv, attended, .. } = &mut **work;
+        let Workspace { scratch, normed, projected, qkv, attended, .. } = &mut **work;
         let u = Columns::all(&*normed, self.in_proj.inputs);
-        backend.project(rows, u, &self.in_proj, false, ColumnsMut::all(projected, width))?;
+        backend.project(
+            scratch,
+            rows,
+            u,
+            &self.in_proj,
+            false,
+            ColumnsMut::all(projected, width),
+        )?;
         let all = Columns::all(&*projected, width);
         let from = all.part(0, qkv_width);
         match &self.conv {
@@ -109,8 +116,9 @@ impl<B: Backend> Attention<B> {
         }
         attend(step, &self.config, index, qkv_width)?;
         let Step { work, .. } = step;
-        let gathered = Columns::all(&work.attended, self.out_proj.inputs);
-        let residual = ColumnsMut::all(&mut work.hidden, self.out_proj.outputs);
-        backend.project(rows, gathered, &self.out_proj, true, residual)
+        let Workspace { scratch, attended, hidden, .. } = &mut **work;
+        let gathered = Columns::all(&*attended, self.out_proj.inputs);
+        let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
+        backend.project(scratch, rows, gathered, &self.out_proj, true, residual)
     }
 }

@@ -12,7 +12,7 @@ mod parameters;
 mod step;
 
 pub use columns::{Columns, ColumnsMut};
-pub use cpu::CpuBackend;
+pub use cpu::{CpuBackend, Profile, Spent, Stage};
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
 pub use inputs::{AttentionInputs, Position, ScanInputs, SsdStageInputs};
@@ -148,6 +148,7 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// `out = x · wᵀ + bias`, or `out += x · wᵀ + bias` where `accumulate`.
     fn project(
         &self,
+        scratch: &mut Self::Scratch,
         rows: usize,
         x: Columns<'_, Self::Buffer>,
         linear: &Linear<Self>,

@@ -57,8 +57,10 @@ impl<B: Backend> Layer<B> {
 }
 
 /// The rows of `x` through a norm and a linear map, to the rows of `out`; `normed` is room for what is between.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn norm_project<B: Backend>(
     backend: &B,
+    scratch: &mut B::Scratch,
     rows: usize,
     x: Columns<'_, B::Buffer>,
     norm: &Norm<B>,
@@ -72,7 +74,7 @@ pub(crate) fn norm_project<B: Backend>(
     }
     backend.norm(rows, x, norm, ColumnsMut::all(normed, width))?;
     let normed = Columns::all(&*normed, width);
-    backend.project(rows, normed, linear, false, ColumnsMut::all(out, outputs))
+    backend.project(scratch, rows, normed, linear, false, ColumnsMut::all(out, outputs))
 }
 
 /// The gated MLP after the mixer, in the state-spaces format.
@@ -97,13 +99,13 @@ impl<B: Backend> Mlp<B> {
     fn forward(&self, step: &mut Step<'_, B>) -> Result<()> {
         let (backend, rows) = (step.backend, step.rows);
         let (width, inner) = (self.norm.width, self.down.inputs);
-        let Workspace { hidden, normed, mlp_up, mlp, .. } = step.work;
+        let Workspace { scratch, hidden, normed, mlp_up, mlp, .. } = step.work;
         let from = Columns::all(&*hidden, width);
-        norm_project(backend, rows, from, &self.norm, normed, &self.up, mlp_up)?;
+        norm_project(backend, scratch, rows, from, &self.norm, normed, &self.up, mlp_up)?;
         let up = Columns::all(&*mlp_up, 2 * inner);
         let (value, gate) = (up.part(0, inner), up.part(inner, inner));
         backend.gate(rows, value, gate, Activation::Silu, ColumnsMut::all(mlp, inner))?;
         let (from, to) = (Columns::all(&*mlp, inner), ColumnsMut::all(hidden, width));
-        backend.project(rows, from, &self.down, true, to)
+        backend.project(scratch, rows, from, &self.down, true, to)
     }
 }

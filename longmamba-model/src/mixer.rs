@@ -98,7 +98,7 @@ fn project_in<B: Backend>(
 ) -> Result<()> {
     let Step { backend, rows, work, segments, sequences } = step;
     let (backend, rows) = (*backend, *rows);
-    let Workspace { hidden, mixed, normed, projected, conv: convolved, .. } = &mut **work;
+    let Workspace { scratch, hidden, mixed, normed, projected, conv: convolved, .. } = &mut **work;
     let Source { norm, from_mixed } = source;
     let (channels, width) = (conv.channels, in_proj.outputs);
     let x = Columns::all(if from_mixed { &*mixed } else { &*hidden }, norm.width);
@@ -110,7 +110,7 @@ fn project_in<B: Backend>(
             return Ok(());
         }
     }
-    norm_project(backend, rows, x, norm, normed, in_proj, projected)?;
+    norm_project(backend, scratch, rows, x, norm, normed, in_proj, projected)?;
     let x = Columns::all(&*projected, width).part(first, channels);
     for s in &**segments {
         let (state, _) = sequences[s.sequence].recurrent(index);

@@ -253,10 +253,10 @@ impl<B: Backend> Model<B> {
     /// Logits of rows `first..first + rows` of the chunk in `work`, to `work.logits`. At most
     /// `work.logit_rows` at a time.
     pub(crate) fn logits(&self, first: usize, rows: usize, work: &mut Workspace<B>) -> Result<()> {
-        let Workspace { hidden, normed, logits, .. } = work;
+        let Workspace { scratch, hidden, normed, logits, .. } = work;
         let (backend, width) = (&self.backend, self.config.d_model);
         let last = Columns::all(&*hidden, width).skip_rows(first);
-        norm_project(backend, rows, last, &self.final_norm, normed, &self.head, logits)
+        norm_project(backend, scratch, rows, last, &self.final_norm, normed, &self.head, logits)
     }
 }
 

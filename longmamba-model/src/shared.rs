@@ -102,7 +102,7 @@ impl<B: Backend> SharedCall<B> {
     pub(crate) fn forward(&self, step: &mut Step<'_, B>, index: usize) -> Result<()> {
         let (block, width) = (&*self.block, self.d_model);
         let (backend, rows) = (step.backend, step.rows);
-        let Workspace { hidden, paired, paired_normed, low, qkv, .. } = step.work;
+        let Workspace { scratch, hidden, paired, paired_normed, low, qkv, .. } = step.work;
 
         // The embedding has been waiting in the right half since the chunk began.
         let left = ColumnsMut::all(paired, 2 * width).part(0, width);
@@ -117,33 +117,47 @@ impl<B: Backend> SharedCall<B> {
         for (i, linear) in block.qkv.iter().enumerate() {
             let part = (first, linear.outputs);
             let out = ColumnsMut::all(qkv, stride).part(part.0, part.1);
-            backend.project(rows, u, linear, false, out)?;
+            backend.project(scratch, rows, u, linear, false, out)?;
             if let Some(adapters) = &self.qkv_adapters {
                 let out = ColumnsMut::all(qkv, stride).part(part.0, part.1);
-                adapters[i].add(backend, rows, u, low, out)?;
+                adapters[i].add(backend, scratch, rows, u, low, out)?;
             }
             first += linear.outputs;
         }
         attend(step, &self.attention, index, stride)?;
 
-        let Workspace { attended, low, mixed, mixed_normed, mlp_up, mlp, .. } = step.work;
+        let Workspace { scratch, attended, low, mixed, mixed_normed, mlp_up, mlp, .. } = step.work;
         let heads = Columns::all(&*attended, block.o_proj.inputs);
-        backend.project(rows, heads, &block.o_proj, false, ColumnsMut::all(mixed, width))?;
+        backend.project(
+            scratch,
+            rows,
+            heads,
+            &block.o_proj,
+            false,
+            ColumnsMut::all(mixed, width),
+        )?;
         let (from, to) = (Columns::all(&*mixed, width), ColumnsMut::all(mixed_normed, width));
         backend.norm(rows, from, &block.mlp_norm, to)?;
 
         let u = Columns::all(&*mixed_normed, width);
         let inner = block.down.inputs;
-        backend.project(rows, u, &block.gate_up, false, ColumnsMut::all(mlp_up, 2 * inner))?;
-        self.mlp_adapter.add(backend, rows, u, low, ColumnsMut::all(mlp_up, 2 * inner))?;
+        backend.project(
+            scratch,
+            rows,
+            u,
+            &block.gate_up,
+            false,
+            ColumnsMut::all(mlp_up, 2 * inner),
+        )?;
+        self.mlp_adapter.add(backend, scratch, rows, u, low, ColumnsMut::all(mlp_up, 2 * inner))?;
         let up = Columns::all(&*mlp_up, 2 * inner);
         let (gate, value) = (up.part(0, inner), up.part(inner, inner));
         backend.gate(rows, value, gate, Activation::Gelu, ColumnsMut::all(mlp, inner))?;
         let (from, to) = (Columns::all(&*mlp, inner), ColumnsMut::all(mixed_normed, width));
-        backend.project(rows, from, &block.down, false, to)?;
+        backend.project(scratch, rows, from, &block.down, false, to)?;
 
         let (from, to) = (Columns::all(&*mixed_normed, width), ColumnsMut::all(mixed, width));
-        backend.project(rows, from, &self.linear, false, to)
+        backend.project(scratch, rows, from, &self.linear, false, to)
     }
 }
 
@@ -178,13 +192,14 @@ impl<B: Backend> Adapter<B> {
     fn add(
         &self,
         backend: &B,
+        scratch: &mut B::Scratch,
         rows: usize,
         u: Columns<'_, B::Buffer>,
         low: &mut B::Buffer,
         out: ColumnsMut<'_, B::Buffer>,
     ) -> Result<()> {
         let rank = self.down.outputs;
-        backend.project(rows, u, &self.down, false, ColumnsMut::all(low, rank))?;
-        backend.project(rows, Columns::all(&*low, rank), &self.up, true, out)
+        backend.project(scratch, rows, u, &self.down, false, ColumnsMut::all(low, rank))?;
+        backend.project(scratch, rows, Columns::all(&*low, rank), &self.up, true, out)
     }
 }

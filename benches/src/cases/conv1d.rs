@@ -59,7 +59,13 @@ impl Case for Conv {
         let width = WIDTH as f64;
         let bytes = 4.0 * channels * (2.0 * len + width + 1.0 + 2.0 * (width - 1.0));
         let elements = len * channels;
-        Work { flops: 2.0 * width * elements, exps: elements, bytes, resident: bytes }
+        Work {
+            flops: 2.0 * width * elements,
+            exps: elements,
+            bytes,
+            resident: bytes,
+            ..Work::default()
+        }
     }
 
     fn rate(&self) -> Rate {

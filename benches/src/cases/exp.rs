@@ -48,7 +48,7 @@ impl Case for Map {
     /// One exponential a value; the values are copied in, so they move twice.
     fn work(&self) -> Work {
         let n = self.from.len() as f64;
-        Work { flops: 0.0, exps: n, bytes: 16.0 * n, resident: 8.0 * n }
+        Work { flops: 0.0, exps: n, bytes: 16.0 * n, resident: 8.0 * n, ..Work::default() }
     }
 
     fn rate(&self) -> Rate {

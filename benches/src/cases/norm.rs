@@ -77,7 +77,13 @@ impl Case for Norm {
             Kind::Add => (1.0, 0.0, 3.0),
         };
         let bytes = 4.0 * arrays * elements;
-        Work { flops: flops * elements, exps: exps * elements, bytes, resident: bytes }
+        Work {
+            flops: flops * elements,
+            exps: exps * elements,
+            bytes,
+            resident: bytes,
+            ..Work::default()
+        }
     }
 
     fn rate(&self) -> Rate {

@@ -73,7 +73,7 @@ impl Case for Scan {
         let pairs = len * d_inner;
         let bytes = 4.0 * (4.0 * pairs + 2.0 * len * d_state + 3.0 * d_inner * d_state);
         let flops = 6.0 * pairs * (d_state + 1.0);
-        Work { flops, exps: pairs * (d_state + 3.0), bytes, resident: bytes }
+        Work { flops, exps: pairs * (d_state + 3.0), bytes, resident: bytes, ..Work::default() }
     }
 
     fn rate(&self) -> Rate {

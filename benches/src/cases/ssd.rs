@@ -69,7 +69,13 @@ impl Case for Scan {
         let state = heads * head_dim * d_state;
         let tensors = len * (heads * (2.0 * head_dim + 1.0) + 2.0 * d_state);
         let bytes = 4.0 * (tensors + 2.0 * state);
-        Work { flops: 4.0 * len * state, exps: 2.0 * len * heads, bytes, resident: bytes }
+        Work {
+            flops: 4.0 * len * state,
+            exps: 2.0 * len * heads,
+            bytes,
+            resident: bytes,
+            ..Work::default()
+        }
     }
 
     fn rate(&self) -> Rate {

@@ -1,5 +1,6 @@
 use super::{
-    ChannelStats, DtLimits, expect, expect_len, expect_rows, expect_rows_mut, expect_values,
+    ChannelStats, DtLimits, all_rates, expect, expect_len, expect_rows, expect_rows_mut,
+    expect_values,
 };
 use crate::{Result, View, ViewMut};
 use std::ops::Deref;
@@ -67,7 +68,9 @@ impl<'a> SelectiveScan<'a> {
         expect_len("delta_min", inputs.delta_min, d_inner)?;
         inputs.dt_limits.check()?;
         let a = inputs.a;
-        let rates = (0..d_inner).flat_map(move |c| (0..d_state).filter_map(move |n| a.get([c, n])));
+        let looked_at = if all_rates(&a) { 0 } else { d_inner };
+        let rates =
+            (0..looked_at).flat_map(move |c| (0..d_state).filter_map(move |n| a.get([c, n])));
         expect_values(rates, inputs.delta_min, inputs.lengths, batch, len)?;
         Ok(SelectiveScan(inputs))
     }

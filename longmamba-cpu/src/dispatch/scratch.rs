@@ -1,3 +1,5 @@
+use crate::isa::Pair;
+use bytemuck::Zeroable;
 use longmamba_core::AlignedVec;
 
 /// Working memory of the kernels that need some. It grows to the largest request and stays: a
@@ -6,9 +8,10 @@ use longmamba_core::AlignedVec;
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     floats: AlignedVec<f32>,
+    pairs: AlignedVec<Pair>,
 }
 
-/// Floats in a cache line; slots start and end on one, so that threads do not share any.
+/// Elements in a cache line; slots start and end on one, so that threads do not share any.
 const LINE: usize = 16;
 
 impl Scratch {
@@ -17,19 +20,118 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// How many floats it holds.
+    /// How many bytes it holds.
     pub fn capacity(&self) -> usize {
-        self.floats.len()
+        size_of_val(&self.floats[..]) + size_of_val(&self.pairs[..])
     }
 
-    /// `count` slots of at least `len` floats each, one after the other, with the length of a slot.
-    /// Each is aligned to 64 bytes; the contents are unspecified.
-    pub(crate) fn slots(&mut self, count: usize, len: usize) -> (&mut [f32], usize) {
-        let slot = len.next_multiple_of(LINE);
-        let needed = count * slot;
-        if self.floats.len() < needed {
-            self.floats = AlignedVec::zeros(needed);
-        }
-        (&mut self.floats[..needed], slot)
+    /// `count` slots of at least `len` elements each, one after the other. Each is aligned to 64 bytes; the
+    /// contents are unspecified.
+    pub(crate) fn slots<T: Scratched>(&mut self, count: usize, len: usize) -> Slots<'_, T> {
+        T::slots(&mut self.floats, &mut self.pairs, count, [0, len]).1
+    }
+
+    /// Slots of floats and of another type, which may be floats, too, with as many of each.
+    pub(crate) fn slots_of_two<T: Scratched>(
+        &mut self,
+        count: usize,
+        lens: [usize; 2],
+    ) -> (Slots<'_, f32>, Slots<'_, T>) {
+        T::slots(&mut self.floats, &mut self.pairs, count, lens)
+    }
+
+    /// Room for so many pairs, and slots.
+    pub(crate) fn pairs_and_slots(
+        &mut self,
+        pairs: usize,
+        count: usize,
+        len: usize,
+    ) -> (&mut [Pair], Slots<'_, Pair>) {
+        grow(&mut self.pairs, pairs.next_multiple_of(LINE) + count * len.next_multiple_of(LINE));
+        let (first, rest) = self.pairs.split_at_mut(pairs.next_multiple_of(LINE));
+        (&mut first[..pairs], Slots::cut(rest, count, len).0)
+    }
+}
+
+/// Working memory for several pieces of work, as much for each.
+pub(crate) struct Slots<'a, T> {
+    memory: &'a mut [T],
+    len: usize,
+}
+
+impl<'a, T> Slots<'a, T> {
+    /// Cuts off `count` slots of at least `len` elements.
+    fn cut(memory: &'a mut [T], count: usize, len: usize) -> (Self, &'a mut [T]) {
+        let len = len.next_multiple_of(LINE);
+        let (memory, rest) = memory.split_at_mut(count * len);
+        (Slots { memory, len }, rest)
+    }
+
+    /// All of it.
+    pub(crate) fn own(&mut self) -> &mut [T] {
+        self.memory
+    }
+
+    /// The first `count` of them.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    pub(crate) fn first(self, count: usize) -> Self {
+        Slots { memory: &mut self.memory[..count * self.len], len: self.len }
+    }
+
+    /// Moves it out; none is left.
+    pub(crate) fn take(&mut self) -> Self {
+        Slots { memory: std::mem::take(&mut self.memory), len: self.len }
+    }
+
+    /// As `parallel` halves a number of pieces: rounding down on the left.
+    pub(crate) fn halve(self) -> (Self, Self) {
+        let left = self.memory.len().checked_div(self.len).unwrap_or(0) / 2 * self.len;
+        let (memory, rest) = self.memory.split_at_mut(left);
+        (Slots { memory, len: self.len }, Slots { memory: rest, len: self.len })
+    }
+}
+
+/// Elements of four bytes that [`Scratch`] has room for.
+pub(crate) trait Scratched: Copy + Zeroable {
+    /// `count` slots of floats and as many of these.
+    fn slots<'a>(
+        floats: &'a mut AlignedVec<f32>,
+        pairs: &'a mut AlignedVec<Pair>,
+        count: usize,
+        lens: [usize; 2],
+    ) -> (Slots<'a, f32>, Slots<'a, Self>);
+}
+
+impl Scratched for f32 {
+    fn slots<'a>(
+        floats: &'a mut AlignedVec<f32>,
+        _: &'a mut AlignedVec<Pair>,
+        count: usize,
+        [first, second]: [usize; 2],
+    ) -> (Slots<'a, f32>, Slots<'a, f32>) {
+        grow(floats, count * (first.next_multiple_of(LINE) + second.next_multiple_of(LINE)));
+        let (first, rest) = Slots::cut(floats, count, first);
+        (first, Slots::cut(rest, count, second).0)
+    }
+}
+
+impl Scratched for Pair {
+    fn slots<'a>(
+        floats: &'a mut AlignedVec<f32>,
+        pairs: &'a mut AlignedVec<Pair>,
+        count: usize,
+        [first, second]: [usize; 2],
+    ) -> (Slots<'a, f32>, Slots<'a, Pair>) {
+        grow(floats, count * first.next_multiple_of(LINE));
+        grow(pairs, count * second.next_multiple_of(LINE));
+        (Slots::cut(floats, count, first).0, Slots::cut(pairs, count, second).0)
+    }
+}
+
+fn grow<T: Copy + Zeroable>(memory: &mut AlignedVec<T>, len: usize) {
+    if memory.len() < len {
+        *memory = AlignedVec::zeros(len);
     }
 }

@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers.
 
-use super::{Isa, IsaKind, covers_block};
+use super::{Isa, IsaKind, Pair};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -53,6 +53,7 @@ macro_rules! op {
 // SAFETY: the operations use AVX2, FMA and F16C, which `new` has checked.
 unsafe impl Isa for Avx2 {
     type V = __m256;
+    type P = __m256i;
     const KIND: IsaKind = IsaKind::Avx2;
     const LANES: usize = 8;
 
@@ -161,6 +162,13 @@ unsafe impl Isa for Avx2 {
         })
     }
     #[inline(always)]
+    fn shift_exponent(self, a: __m256, n: __m256) -> __m256 {
+        op!({
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent))
+        })
+    }
+    #[inline(always)]
     fn select_gt(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         op!(_mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)))
     }
@@ -186,10 +194,48 @@ unsafe impl Isa for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
-    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(covers_block(src, src_stride, 8) && covers_block(dst, dst_stride, 8));
-        // SAFETY: both slices cover their blocks of 8 × 8; `self` proves AVX.
-        unsafe { transpose8(src.as_ptr(), src_stride, dst.as_mut_ptr(), dst_stride) }
+    unsafe fn load_pairs_ptr(self, src: *const Pair) -> __m256i {
+        // SAFETY: the caller vouches for eight pairs; `self` proves AVX.
+        unsafe { _mm256_loadu_si256(src.cast()) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: Pair) -> __m256i {
+        op!(_mm256_set1_epi32(super::bits(pair)))
+    }
+    #[inline(always)]
+    fn join(self, a: __m256, b: __m256) -> __m256i {
+        op!({
+            let half = _mm256_set1_epi32(0x8000);
+            let a = _mm256_srli_epi32::<16>(_mm256_add_epi32(_mm256_castps_si256(a), half));
+            let b = _mm256_add_epi32(_mm256_castps_si256(b), half);
+            _mm256_or_si256(a, _mm256_and_si256(b, _mm256_set1_epi32(0xffff_0000_u32 as i32)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_ptr(self, v: __m256i, dst: *mut Pair) {
+        // SAFETY: the caller vouches for eight pairs; `self` proves AVX.
+        unsafe { _mm256_storeu_si256(dst.cast(), v) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: __m256i, b: __m256i, sum: __m256) -> __m256 {
+        op!({
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let (a1, b1) = (_mm256_and_si256(a, high), _mm256_and_si256(b, high));
+            let (a0, b0) = (_mm256_slli_epi32::<16>(a), _mm256_slli_epi32::<16>(b));
+            let sum = _mm256_fmadd_ps(_mm256_castsi256_ps(a1), _mm256_castsi256_ps(b1), sum);
+            _mm256_fmadd_ps(_mm256_castsi256_ps(a0), _mm256_castsi256_ps(b0), sum)
+        })
+    }
+    #[inline(always)]
+    unsafe fn transpose_ptr(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for the blocks of 8 × 8; `self` proves AVX.
+        unsafe { transpose8(src, src_stride, dst, dst_stride) }
     }
 }
 

@@ -1,15 +1,16 @@
 //! AVX-512: sixteen lanes, thirty-two registers.
 
-use super::{Isa, IsaKind, avx2::transpose8, covers_block};
+use super::{Isa, IsaKind, Pair, avx2::transpose8};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-/// The token of [`IsaKind::Avx512`].
+/// The token of [`IsaKind::Avx512`] or, with `BF16`, of [`IsaKind::Avx512Bf16`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// `None` where the processor lacks one of the features.
     pub(crate) fn new() -> Option<Self> {
         let supported = is_x86_feature_detected!("avx512f")
@@ -18,15 +19,9 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!BF16 || is_x86_feature_detected!("avx512bf16"));
         supported.then_some(Avx512(()))
-    }
-
-    /// Runs `kernel`, compiled for this instruction set.
-    #[inline]
-    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
-        // SAFETY: the token proves that the features are there.
-        unsafe { run(self, kernel) }
     }
 
     /// The first `count` lanes.
@@ -37,8 +32,31 @@ impl Avx512 {
     }
 }
 
+impl Avx512<false> {
+    /// Runs `kernel`, compiled for this instruction set.
+    #[inline]
+    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the features are there.
+        unsafe { run(self, kernel) }
+    }
+}
+
+impl Avx512<true> {
+    /// Runs `kernel`, compiled for this instruction set.
+    #[inline]
+    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the features are there.
+        unsafe { run_bf16(self, kernel) }
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn run<K: Kernel>(isa: Avx512, kernel: K) -> K::Out {
+fn run<K: Kernel>(isa: Avx512<false>, kernel: K) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+fn run_bf16<K: Kernel>(isa: Avx512<true>, kernel: K) -> K::Out {
     kernel.run(isa)
 }
 
@@ -50,10 +68,12 @@ macro_rules! op {
     };
 }
 
-// SAFETY: the operations use AVX-512 F and DQ, AVX2, FMA and F16C, which `new` has checked.
-unsafe impl Isa for Avx512 {
+// SAFETY: the operations use AVX-512 F and DQ, AVX2, FMA and F16C, and with `BF16` AVX-512 BF16, which `new`
+// has checked.
+unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     type V = __m512;
-    const KIND: IsaKind = IsaKind::Avx512;
+    type P = __m512i;
+    const KIND: IsaKind = if BF16 { IsaKind::Avx512Bf16 } else { IsaKind::Avx512 };
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -95,6 +115,21 @@ unsafe impl Isa for Avx512 {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(src.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn load_f16_part(self, src: &[f16]) -> __m512 {
+        let mask = self.first(src.len());
+        // SAFETY: only the first `src.len()` halves are read; `self` proves AVX-512 F, BW and VL.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, src.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16_part(self, src: &[bf16]) -> __m512 {
+        let mask = self.first(src.len());
+        // SAFETY: only the first `src.len()` halves are read; `self` proves AVX-512 F, BW and VL.
+        unsafe {
+            let narrow = _mm256_maskz_loadu_epi16(mask, src.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
         }
     }
     #[inline(always)]
@@ -150,6 +185,13 @@ unsafe impl Isa for Avx512 {
         op!(_mm512_scalef_ps(a, n))
     }
     #[inline(always)]
+    fn shift_exponent(self, a: __m512, n: __m512) -> __m512 {
+        op!({
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), exponent))
+        })
+    }
+    #[inline(always)]
     fn select_gt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         op!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes))
     }
@@ -176,15 +218,85 @@ unsafe impl Isa for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
-    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(covers_block(src, src_stride, 16) && covers_block(dst, dst_stride, 16));
+    unsafe fn load_pairs_ptr(self, src: *const Pair) -> __m512i {
+        // SAFETY: the caller vouches for sixteen pairs; `self` proves AVX-512 F.
+        unsafe { _mm512_loadu_si512(src.cast()) }
+    }
+    #[inline(always)]
+    fn load_pairs_part(self, src: &[bf16]) -> __m512i {
+        assert!(src.len() <= 2 * Self::LANES);
+        let mask = ((1u64 << src.len()) - 1) as __mmask32;
+        // SAFETY: only the first `src.len()` halves are read; `self` proves AVX-512 BW.
+        unsafe { _mm512_maskz_loadu_epi16(mask, src.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: Pair) -> __m512i {
+        op!(_mm512_set1_epi32(super::bits(pair)))
+    }
+    #[inline(always)]
+    fn join(self, a: __m512, b: __m512) -> __m512i {
+        op!({
+            let half = _mm512_set1_epi32(0x8000);
+            let a = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(a), half));
+            let b = _mm512_add_epi32(_mm512_castps_si512(b), half);
+            _mm512_or_si512(a, _mm512_and_si512(b, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_ptr(self, v: __m512i, dst: *mut Pair) {
+        // SAFETY: the caller vouches for sixteen pairs; `self` proves AVX-512 F.
+        unsafe { _mm512_storeu_si512(dst.cast(), v) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: vectors of the same size; `self` proves AVX-512 BF16.
+            return unsafe { _mm512_dpbf16_ps(sum, transmute(a), transmute(b)) };
+        }
+        op!({
+            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let (a1, b1) = (_mm512_and_si512(a, high), _mm512_and_si512(b, high));
+            let (a0, b0) = (_mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b));
+            let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a1), _mm512_castsi512_ps(b1), sum);
+            _mm512_fmadd_ps(_mm512_castsi512_ps(a0), _mm512_castsi512_ps(b0), sum)
+        })
+    }
+    #[inline(always)]
+    fn store_rounded(self, v: __m512, dst: &mut [bf16]) {
+        let mask = self.first(dst.len());
+        // SAFETY: only the first `dst.len()` lanes are written; `self` proves AVX-512 BW and VL and, where it
+        // is used, BF16.
+        unsafe {
+            let rounded: __m256i = if BF16 {
+                transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))
+            } else {
+                // Half of the last place that is kept, a little less where that place is even. A NaN stays one
+                // by its quiet bit.
+                let bits = _mm512_castps_si512(v);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+                let sum = _mm512_mask_mov_epi32(_mm512_add_epi32(bits, half), nan, quiet);
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(sum))
+            };
+            _mm256_mask_storeu_epi16(dst.as_mut_ptr().cast(), mask, rounded);
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose_ptr(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
         // Four quarters of 8 × 8: as many shuffles as one transposition of full vectors would take.
         for (i, k) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-            // SAFETY: both slices cover their blocks of 16 × 16, and so all quarters; `self` proves
+            // SAFETY: the caller vouches for the blocks of 16 × 16, and so for all quarters; `self` proves
             // AVX2, and with it AVX.
             unsafe {
-                let src = src.as_ptr().add(i * src_stride + k);
-                let dst = dst.as_mut_ptr().add(k * dst_stride + i);
+                let (src, dst) = (src.add(i * src_stride + k), dst.add(k * dst_stride + i));
                 transpose8(src, src_stride, dst, dst_stride);
             }
         }

@@ -1,6 +1,6 @@
 //! NEON, part of every aarch64 processor: four lanes, thirty-two registers.
 
-use super::{Isa, IsaKind, covers_block};
+use super::{Isa, IsaKind, Pair};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
@@ -40,6 +40,7 @@ macro_rules! op {
 // SAFETY: the operations use NEON, which `new` has checked.
 unsafe impl Isa for Neon {
     type V = float32x4_t;
+    type P = uint32x4_t;
     const KIND: IsaKind = IsaKind::Neon;
     const LANES: usize = 4;
 
@@ -152,6 +153,13 @@ unsafe impl Isa for Neon {
         })
     }
     #[inline(always)]
+    fn shift_exponent(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
+        op!({
+            let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(n));
+            vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), exponent))
+        })
+    }
+    #[inline(always)]
     fn select_gt(
         self,
         a: float32x4_t,
@@ -183,22 +191,61 @@ unsafe impl Isa for Neon {
         })
     }
     #[inline(always)]
-    fn transpose(self, src: &[f32], src_stride: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(covers_block(src, src_stride, 4) && covers_block(dst, dst_stride, 4));
-        let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
-        // SAFETY: both slices cover their blocks of 4 × 4; `self` proves NEON.
+    unsafe fn load_pairs_ptr(self, src: *const Pair) -> uint32x4_t {
+        // SAFETY: the caller vouches for four pairs; bytes need no alignment; `self` proves NEON.
+        unsafe { vreinterpretq_u32_u8(vld1q_u8(src.cast())) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: Pair) -> uint32x4_t {
+        op!(vdupq_n_u32(super::bits(pair) as u32))
+    }
+    #[inline(always)]
+    fn join(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        op!({
+            let half = vdupq_n_u32(0x8000);
+            let a = vshrq_n_u32::<16>(vaddq_u32(vreinterpretq_u32_f32(a), half));
+            let b = vaddq_u32(vreinterpretq_u32_f32(b), half);
+            vorrq_u32(a, vandq_u32(b, vdupq_n_u32(0xffff_0000)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_ptr(self, v: uint32x4_t, dst: *mut Pair) {
+        // SAFETY: the caller vouches for four pairs; bytes need no alignment; `self` proves NEON.
+        unsafe { vst1q_u8(dst.cast(), vreinterpretq_u8_u32(v)) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: uint32x4_t, b: uint32x4_t, sum: float32x4_t) -> float32x4_t {
+        op!({
+            let high = vdupq_n_u32(0xffff_0000);
+            let (a1, b1) = (vandq_u32(a, high), vandq_u32(b, high));
+            let (a0, b0) = (vshlq_n_u32::<16>(a), vshlq_n_u32::<16>(b));
+            let sum = vfmaq_f32(sum, vreinterpretq_f32_u32(a1), vreinterpretq_f32_u32(b1));
+            vfmaq_f32(sum, vreinterpretq_f32_u32(a0), vreinterpretq_f32_u32(b0))
+        })
+    }
+    #[inline(always)]
+    unsafe fn transpose_ptr(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for the blocks of 4 × 4; bytes need no alignment; `self` proves NEON.
         unsafe {
-            let a = vld1q_f32(src);
-            let b = vld1q_f32(src.add(src_stride));
-            let c = vld1q_f32(src.add(2 * src_stride));
-            let d = vld1q_f32(src.add(3 * src_stride));
+            let load = |src: *const f32| vreinterpretq_f32_u8(vld1q_u8(src.cast()));
+            let store = |dst: *mut f32, v| vst1q_u8(dst.cast(), vreinterpretq_u8_f32(v));
+            let a = load(src);
+            let b = load(src.add(src_stride));
+            let c = load(src.add(2 * src_stride));
+            let d = load(src.add(3 * src_stride));
             // a0 c0 a1 c1, a2 c2 a3 c3, and the same of b and d.
             let (ac01, ac23) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
             let (bd01, bd23) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
-            vst1q_f32(dst, vzip1q_f32(ac01, bd01));
-            vst1q_f32(dst.add(dst_stride), vzip2q_f32(ac01, bd01));
-            vst1q_f32(dst.add(2 * dst_stride), vzip1q_f32(ac23, bd23));
-            vst1q_f32(dst.add(3 * dst_stride), vzip2q_f32(ac23, bd23));
+            store(dst, vzip1q_f32(ac01, bd01));
+            store(dst.add(dst_stride), vzip2q_f32(ac01, bd01));
+            store(dst.add(2 * dst_stride), vzip1q_f32(ac23, bd23));
+            store(dst.add(3 * dst_stride), vzip2q_f32(ac23, bd23));
         }
     }
 }

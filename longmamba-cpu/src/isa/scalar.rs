@@ -1,6 +1,6 @@
 //! Plain Rust: the reference for the other instruction sets, and the fallback.
 
-use super::{Isa, IsaKind};
+use super::{Isa, IsaKind, Pair};
 use half::{bf16, f16};
 
 /// The token of [`IsaKind::Scalar`]; any processor will do.
@@ -31,6 +31,7 @@ macro_rules! lanes {
 // SAFETY: no operation uses anything but plain Rust.
 unsafe impl Isa for Scalar {
     type V = V;
+    type P = [Pair; 4];
     const KIND: IsaKind = IsaKind::Scalar;
     const LANES: usize = 4;
 
@@ -67,6 +68,35 @@ unsafe impl Isa for Scalar {
     fn load_bf16(self, src: &[bf16]) -> V {
         let src = &src[..4];
         lanes!(i => f32::from_bits(u32::from(src[i].to_bits()) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_pairs_ptr(self, src: *const Pair) -> [Pair; 4] {
+        // SAFETY: the caller vouches for four pairs; the read needs no alignment.
+        unsafe { src.cast::<[Pair; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: Pair) -> [Pair; 4] {
+        [pair; 4]
+    }
+    #[inline(always)]
+    fn join(self, a: V, b: V) -> [Pair; 4] {
+        let round = |v: f32| bf16::from_bits((v.to_bits().wrapping_add(0x8000) >> 16) as u16);
+        let mut pairs = [[bf16::ZERO; 2]; 4];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            *pair = [round(a[i]), round(b[i])];
+        }
+        pairs
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_ptr(self, v: [Pair; 4], dst: *mut Pair) {
+        // SAFETY: the caller vouches for four pairs; the write needs no alignment.
+        unsafe { dst.cast::<[Pair; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: [Pair; 4], b: [Pair; 4], sum: V) -> V {
+        let wide = |v: bf16| f32::from_bits(u32::from(v.to_bits()) << 16);
+        let sum = lanes!(i => sum[i] + wide(a[i][1]) * wide(b[i][1]));
+        lanes!(i => sum[i] + wide(a[i][0]) * wide(b[i][0]))
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {
@@ -123,6 +153,10 @@ unsafe impl Isa for Scalar {
     #[inline(always)]
     fn scale_pow2(self, a: V, n: V) -> V {
         lanes!(i => f32::from_bits(a[i].to_bits().wrapping_add((n[i] as i32 as u32) << 23)))
+    }
+    #[inline(always)]
+    fn shift_exponent(self, a: V, n: V) -> V {
+        lanes!(i => f32::from_bits(a[i].to_bits().wrapping_add(n[i].to_bits() << 23)))
     }
     #[inline(always)]
     fn select_gt(self, a: V, b: V, yes: V, no: V) -> V {

@@ -77,12 +77,19 @@ impl Kernel for Ops {
             let scaled = isa.scale_pow2(isa.splat(1.25), isa.splat(n));
             check(isa, "scale_pow2", scaled, |_| 1.25 * n.exp2());
         }
+        for n in [-126.0f32, -3.0, 0.0, 5.0] {
+            let bits = isa.add(isa.splat(n), isa.splat(12_582_912.0));
+            let scaled = isa.shift_exponent(isa.splat(1.25), bits);
+            check(isa, "shift_exponent", scaled, |_| 1.25 * n.exp2());
+        }
         let nan = isa.splat(f32::NAN);
         check(isa, "scale_pow2", isa.scale_pow2(nan, nan), |_| f32::NAN);
         let ramp: Vec<f32> = (1..=I::LANES).map(|i| i as f32).collect();
         assert_eq!(isa.reduce_sum(isa.load(&ramp)), ramp.iter().sum::<f32>());
         partial(isa);
         halves(isa);
+        pairs(isa);
+        rounding(isa);
     }
 }
 
@@ -123,6 +130,65 @@ fn halves<I: Isa>(isa: I) {
         check(isa, "load_f16_part", part, |i| if i < n { a[i].to_f32() } else { 0.0 });
         let part = isa.load_bf16_part(b);
         check(isa, "load_bf16_part", part, |i| if i < n { b[i].to_f32() } else { 0.0 });
+    }
+}
+
+fn pairs<I: Isa>(isa: I) {
+    // Whole numbers, so that every sum is exact in whatever order it is taken.
+    let value = |i: usize| bf16::from_f32(((i * 7) % 23) as f32 - 11.0);
+    let a: Vec<Pair> = (0..16).map(|i| [value(2 * i), value(2 * i + 1)]).collect();
+    let b: Vec<Pair> = (0..16).map(|i| [value(5 * i + 3), value(3 * i)]).collect();
+    let dot = |a: Pair, b: Pair| a[0].to_f32() * b[0].to_f32() + a[1].to_f32() * b[1].to_f32();
+    // SAFETY: sixteen pairs are at least a vector.
+    let (va, vb) = unsafe { (isa.load_pairs_ptr(a.as_ptr()), isa.load_pairs_ptr(b.as_ptr())) };
+    let sum = isa.splat(100.0);
+    check(isa, "dot_pairs", isa.dot_pairs(va, vb, sum), |i| dot(a[i], b[i]) + 100.0);
+    let same = isa.dot_pairs(isa.splat_pair(a[3]), vb, sum);
+    check(isa, "splat_pair", same, |i| dot(a[3], b[i]) + 100.0);
+    for n in 0..=2 * I::LANES {
+        let part = isa.load_pairs_part(&a.as_flattened()[..n]);
+        let value = |i: usize| if i < n { a.as_flattened()[i] } else { bf16::ZERO };
+        let expected = |i: usize| dot([value(2 * i), value(2 * i + 1)], b[i]);
+        check(isa, "load_pairs_part", isa.dot_pairs(part, vb, isa.zero()), expected);
+    }
+    let mut stored = [[bf16::ONE; 2]; 17];
+    isa.store_pairs(va, &mut stored[..I::LANES]);
+    assert_eq!(stored[..I::LANES], a[..I::LANES], "{} store_pairs", I::KIND);
+    assert!(stored[I::LANES..].iter().all(|pair| *pair == [bf16::ONE; 2]));
+}
+
+fn rounding<I: Isa>(isa: I) {
+    // Normal numbers, among them ties (0x8000 below) of both kinds, and their neighbours.
+    let mut values: Vec<f32> = Vec::new();
+    for high in [0x3f80_u32, 0x3f81, 0xbf80, 0x4049, 0x0080, 0x7f7e, 0x8123] {
+        for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            values.push(f32::from_bits(high << 16 | low));
+        }
+    }
+    values.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN]);
+    for start in 0..values.len() - I::LANES {
+        let from = &values[start..start + I::LANES];
+        for n in 0..=I::LANES {
+            let mut out = [bf16::ONE; 17];
+            isa.store_rounded(isa.load(from), &mut out[..n]);
+            for (i, found) in out.iter().enumerate() {
+                let want = if i < n { bf16::from_f32(from[i]) } else { bf16::ONE };
+                let same = *found == want || (found.is_nan() && want.is_nan());
+                assert!(same, "{} store_rounded of {:e}: {found:e}", I::KIND, from[i.min(n)]);
+            }
+        }
+        let mut joined = [[bf16::ONE; 2]; 16];
+        let halves = isa.neg(isa.load(from));
+        isa.store_pairs(isa.join(isa.load(from), halves), &mut joined);
+        for (pair, &value) in joined.iter().zip(from) {
+            for (found, value) in pair.iter().zip([value, -value]) {
+                // Ties go away from zero here.
+                let want = bf16::from_f32(f32::from_bits(value.to_bits() | 1));
+                let same = *found == want || (found.is_nan() && want.is_nan());
+                let infinite = value.is_infinite() && *found == bf16::from_f32(value);
+                assert!(same || infinite, "{} join of {value:e}: {found:e}", I::KIND);
+            }
+        }
     }
 }
 

@@ -13,14 +13,98 @@
 //! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k,
 //! added to `out` at the end: how the rows and columns are cut into tiles cannot be seen in the result.
 
-use super::{Isa, IsaKind};
+use super::{Isa, IsaKind, Pair};
 use crate::dispatch::Block;
+use half::bf16;
+
+/// What the factors are made of: floats, or pairs of neighbours in k, whose two products go to one sum.
+pub(crate) trait Factor: Copy + Send + Sync {
+    /// 0, and also what stands in for a missing neighbour.
+    const ZERO: Self;
+    /// A vector of them.
+    type Vector<I: Isa>: Copy;
+
+    /// `self` in every lane.
+    fn splat<I: Isa>(self, isa: I) -> Self::Vector<I>;
+
+    /// Reads a vector.
+    ///
+    /// # Safety
+    /// `src` must be valid for reading `LANES` elements. No alignment is needed.
+    unsafe fn load_ptr<I: Isa>(isa: I, src: *const Self) -> Self::Vector<I>;
+
+    /// The first `LANES` elements of `src`.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, src: &[Self]) -> Self::Vector<I> {
+        assert!(src.len() >= I::LANES);
+        // SAFETY: `src` has at least `LANES` elements.
+        unsafe { Self::load_ptr(isa, src.as_ptr()) }
+    }
+
+    /// All of `src`, at most `LANES` elements; the other lanes are zero.
+    ///
+    /// # Panics
+    /// Where `src` is longer than a vector.
+    fn load_part<I: Isa>(isa: I, src: &[Self]) -> Self::Vector<I>;
+
+    /// `sum + a · b`
+    fn multiply_add<I: Isa>(isa: I, a: Self::Vector<I>, b: Self::Vector<I>, sum: I::V) -> I::V;
+}
+
+impl Factor for f32 {
+    const ZERO: f32 = 0.0;
+    type Vector<I: Isa> = I::V;
+
+    #[inline(always)]
+    fn splat<I: Isa>(self, isa: I) -> I::V {
+        isa.splat(self)
+    }
+    #[inline(always)]
+    unsafe fn load_ptr<I: Isa>(isa: I, src: *const f32) -> I::V {
+        // SAFETY: the caller vouches.
+        unsafe { isa.load_ptr(src) }
+    }
+    #[inline(always)]
+    fn load_part<I: Isa>(isa: I, src: &[f32]) -> I::V {
+        isa.load_part(src)
+    }
+    #[inline(always)]
+    fn multiply_add<I: Isa>(isa: I, a: I::V, b: I::V, sum: I::V) -> I::V {
+        isa.fma(a, b, sum)
+    }
+}
+
+impl Factor for Pair {
+    const ZERO: Pair = [bf16::ZERO; 2];
+    type Vector<I: Isa> = I::P;
+
+    #[inline(always)]
+    fn splat<I: Isa>(self, isa: I) -> I::P {
+        isa.splat_pair(self)
+    }
+    #[inline(always)]
+    unsafe fn load_ptr<I: Isa>(isa: I, src: *const Pair) -> I::P {
+        // SAFETY: the caller vouches.
+        unsafe { isa.load_pairs_ptr(src) }
+    }
+    #[inline(always)]
+    fn load_part<I: Isa>(isa: I, src: &[Pair]) -> I::P {
+        isa.load_pairs_part(src.as_flattened())
+    }
+    #[inline(always)]
+    fn multiply_add<I: Isa>(isa: I, a: I::P, b: I::P, sum: I::V) -> I::V {
+        isa.dot_pairs(a, b, sum)
+    }
+}
 
 /// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k · depth_stride]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
+pub(crate) struct Left<'a, F = f32> {
     /// Storage from the first element on.
-    pub(crate) data: &'a [f32],
+    pub(crate) data: &'a [F],
     /// Distance between rows.
     pub(crate) row_stride: usize,
     /// Distance between neighbours in k. Fastest where it is the literal 1.
@@ -29,9 +113,9 @@ pub(crate) struct Left<'a> {
 
 /// The right factor, `[depth, columns]`: element `[k, j]` is `data[k · depth_stride + j]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
+pub(crate) struct Right<'a, F = f32> {
     /// Storage from the first element on.
-    pub(crate) data: &'a [f32],
+    pub(crate) data: &'a [F],
     /// Distance between neighbours in k.
     pub(crate) depth_stride: usize,
 }
@@ -41,7 +125,7 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
     I::LANES
         * match I::KIND {
             IsaKind::Neon => 4,
-            IsaKind::Scalar | IsaKind::Avx2 | IsaKind::Avx512 => 2,
+            IsaKind::Scalar | IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 => 2,
         }
 }
 
@@ -54,10 +138,10 @@ const MAX_COLUMNS: usize = 32;
 /// # Panics
 /// Where `left` or `right` is too short for the shape of `out`, or a row of `out` is not contiguous.
 #[inline(always)]
-pub(crate) fn multiply<I: Isa>(
+pub(crate) fn multiply<I: Isa, F: Factor>(
     isa: I,
-    left: Left<'_>,
-    right: Right<'_>,
+    left: Left<'_, F>,
+    right: Right<'_, F>,
     depth: usize,
     out: &mut Block<'_, f32, 2>,
     accumulate: bool,
@@ -79,7 +163,7 @@ pub(crate) fn multiply<I: Isa>(
     unsafe {
         match I::KIND {
             IsaKind::Neon => product.columns::<I, 6, 4>(isa, out),
-            IsaKind::Avx512 => product.columns::<I, 12, 2>(isa, out),
+            IsaKind::Avx512 | IsaKind::Avx512Bf16 => product.columns::<I, 12, 2>(isa, out),
             IsaKind::Scalar | IsaKind::Avx2 => product.columns::<I, 6, 2>(isa, out),
         }
     }
@@ -93,14 +177,14 @@ fn offset(i: usize, row: usize, k: usize, step: usize) -> Option<usize> {
 
 /// The arguments of [`multiply`] after its checks: every element of `left` and `right` that the shape
 /// of the result asks for is inside its slice. The unsafe methods rely on that for the same result.
-struct Product<'a> {
-    left: Left<'a>,
-    right: Right<'a>,
+struct Product<'a, F> {
+    left: Left<'a, F>,
+    right: Right<'a, F>,
     depth: usize,
     accumulate: bool,
 }
 
-impl Product<'_> {
+impl<F: Factor> Product<'_, F> {
     /// Cuts the columns into panels: `NV` vectors wide while at least half of that is left, then one.
     ///
     /// # Safety
@@ -194,14 +278,14 @@ impl Product<'_> {
                 let strides = (left.row_stride, left.depth_stride);
                 if whole > 0 {
                     let r = right.data.as_ptr().add(column);
-                    sum::<I, MR, NV>(isa, l, strides, r, right.depth_stride, whole, &mut sums);
+                    sum::<I, F, MR, NV>(isa, l, strides, r, right.depth_stride, whole, &mut sums);
                 }
                 for k in whole..depth {
-                    let mut line = [0.0; MAX_COLUMNS];
+                    let mut line = [F::ZERO; MAX_COLUMNS];
                     let from = k * right.depth_stride + column;
                     line[..width].copy_from_slice(&right.data[from..from + width]);
                     let l = l.add(k * left.depth_stride);
-                    sum::<I, MR, NV>(isa, l, strides, line.as_ptr(), 0, 1, &mut sums);
+                    sum::<I, F, MR, NV>(isa, l, strides, line.as_ptr(), 0, 1, &mut sums);
                 }
             }
         }
@@ -229,26 +313,26 @@ impl Product<'_> {
 /// `l` must be valid for reading at `i · strides.0 + k · strides.1`, and `r` for reading `NV`
 /// vectors at `k · r_stride`, for all `i < MR` and `k < depth`.
 #[inline(always)]
-unsafe fn sum<I: Isa, const MR: usize, const NV: usize>(
+unsafe fn sum<I: Isa, F: Factor, const MR: usize, const NV: usize>(
     isa: I,
-    l: *const f32,
+    l: *const F,
     strides: (usize, usize),
-    r: *const f32,
+    r: *const F,
     r_stride: usize,
     depth: usize,
     sums: &mut [[I::V; NV]; MR],
 ) {
     for k in 0..depth {
-        let mut right = [isa.zero(); NV];
+        let mut right = [F::ZERO.splat(isa); NV];
         for (v, right) in right.iter_mut().enumerate() {
             // SAFETY: the caller vouches.
-            *right = unsafe { isa.load_ptr(r.add(k * r_stride + v * I::LANES)) };
+            *right = unsafe { F::load_ptr(isa, r.add(k * r_stride + v * I::LANES)) };
         }
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller vouches.
-            let left = isa.splat(unsafe { *l.add(i * strides.0 + k * strides.1) });
+            let left = unsafe { *l.add(i * strides.0 + k * strides.1) }.splat(isa);
             for (sum, &right) in sums.iter_mut().zip(&right) {
-                *sum = isa.fma(left, right, *sum);
+                *sum = F::multiply_add(isa, left, right, *sum);
             }
         }
     }

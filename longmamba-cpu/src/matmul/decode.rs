@@ -1,36 +1,53 @@
-//! A few rows: dot products along the weights' own rows.
+//! A few rows: dot products along the weights' own rows, which are gone through once and in order, as
+//! memory likes it.
 //!
-//! Every dot product is taken in the same order, whatever surrounds it: one chain of multiply-adds
-//! over its vectors, whose lanes are added at the end. Eight chains run at a time, which is what it
-//! takes to keep two multiply-adds of four cycles' latency busy.
+//! Every dot product is taken in the same order, whatever surrounds it: `CHAINS` chains of
+//! multiply-adds over its vectors in turn, added at the end.
 
+use super::operand::Operand;
 use crate::check;
-use crate::dispatch::{Block, Cpu, Divide, Kernel};
+use crate::dispatch::{Block, Cpu, Divide, Kernel, parallel};
 use crate::isa::Isa;
 use crate::widen::Weight;
 use longmamba_core::View;
 
-/// Outputs that are computed side by side.
+/// Outputs to a unit of work.
 const GROUP: usize = 8;
 
+/// What an output costs beside its weights, in bytes that could be read meanwhile.
+const OUTPUT: usize = 256;
+
+/// Sums that a dot product goes to in turn, so that one multiply-add need not wait for the last.
+const CHAINS: usize = 4;
+
 /// The arguments of one thread: some of the outputs.
-pub(super) struct Decode<'a, T> {
-    pub(super) cpu: Cpu,
-    /// `[rows, inputs]`
-    pub(super) x: View<'a, f32, 2>,
+pub(super) struct Decode<'a, T, F> {
+    cpu: Cpu,
+    /// `[rows, inputs]`, as factors.
+    x: View<'a, F, 2>,
     /// `[outputs, inputs]`
-    pub(super) w: View<'a, T, 2>,
+    w: View<'a, T, 2>,
     /// `[rows, outputs]`
-    pub(super) out: Block<'a, f32, 2>,
-    pub(super) accumulate: bool,
+    out: Block<'a, f32, 2>,
+    accumulate: bool,
 }
 
-/// The groups of outputs that are worth a thread: some 20 µs of reading weights.
-pub(super) fn least_units(inputs: usize) -> usize {
-    ((1 << 17) / (inputs * GROUP)).max(1)
+impl<'a, T: Weight, F: Operand<T>> Decode<'a, T, F> {
+    /// Runs it on all threads.
+    pub(super) fn run(
+        cpu: Cpu,
+        x: View<'a, F, 2>,
+        w: View<'a, T, 2>,
+        out: Block<'a, f32, 2>,
+        accumulate: bool,
+    ) {
+        // The groups of outputs that are worth a thread: some 4 µs of reading weights.
+        let least = (1usize << 17).div_ceil((w.shape()[1] * size_of::<T>() + OUTPUT) * GROUP);
+        parallel(Decode { cpu, x, w, out, accumulate }, least);
+    }
 }
 
-impl<T: Weight> Divide for Decode<'_, T> {
+impl<T: Weight, F: Operand<T>> Divide for Decode<'_, T, F> {
     fn units(&self) -> usize {
         self.w.shape()[0].div_ceil(GROUP)
     }
@@ -47,106 +64,78 @@ impl<T: Weight> Divide for Decode<'_, T> {
     }
 }
 
-impl<T: Weight> Kernel for Decode<'_, T> {
+impl<T: Weight, F: Operand<T>> Kernel for Decode<'_, T, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let [rows, _] = self.x.shape();
         let [outputs, _] = self.w.shape();
-        let mut o = 0;
-        while outputs - o >= GROUP {
-            // The first rows of `x` bring the group from memory, the others find it in the cache.
+        for o in 0..outputs {
+            // The first rows of `x` bring the weights from memory, the others find them in the cache.
             let mut r = 0;
-            while rows - r >= 2 {
-                self.dots::<I, 2, 4>(isa, r, o);
-                self.dots::<I, 2, 4>(isa, r, o + 4);
+            while rows - r >= 4 {
+                self.dots::<I, 4>(isa, r, o);
+                r += 4;
+            }
+            if rows - r >= 2 {
+                self.dots::<I, 2>(isa, r, o);
                 r += 2;
             }
             if r < rows {
-                self.dots::<I, 1, GROUP>(isa, r, o);
+                self.dots::<I, 1>(isa, r, o);
             }
-            o += GROUP;
-        }
-        while o < outputs {
-            for r in 0..rows {
-                self.dots::<I, 1, 1>(isa, r, o);
-            }
-            o += 1;
         }
     }
 }
 
-impl<T: Weight> Decode<'_, T> {
-    /// The dot products of `ROWS` rows of `x` and `OUTPUTS` rows of `w`.
+impl<T: Weight, F: Operand<T>> Decode<'_, T, F> {
+    /// The dot products of `ROWS` rows of `x` with one row of `w`.
     #[inline(always)]
-    fn dots<I: Isa, const ROWS: usize, const OUTPUTS: usize>(
-        &mut self,
-        isa: I,
-        row: usize,
-        output: usize,
-    ) {
-        let [_, inputs] = self.x.shape();
-        let mut xs: [&[f32]; ROWS] = [&[]; ROWS];
+    fn dots<I: Isa, const ROWS: usize>(&mut self, isa: I, row: usize, output: usize) {
+        let [_, depth] = self.x.shape();
+        let [_, inputs] = self.w.shape();
+        let mut xs: [&[F]; ROWS] = [&[]; ROWS];
         for (r, x) in xs.iter_mut().enumerate() {
-            *x = &self.x.row([row + r, 0])[..inputs];
+            *x = &self.x.row([row + r, 0])[..depth];
         }
-        let mut ws: [&[T]; OUTPUTS] = [&[]; OUTPUTS];
-        for (o, w) in ws.iter_mut().enumerate() {
-            *w = &self.w.row([output + o, 0])[..inputs];
-        }
-        let mut sums = [[isa.zero(); OUTPUTS]; ROWS];
+        let w = &self.w.row([output, 0])[..inputs];
+        let mut sums = [[isa.zero(); CHAINS]; ROWS];
         let mut k = 0;
-        // The processor's own prefetching starts anew at each row, and short rows end before it has
-        // found its pace: the next rows are asked for while these are read.
-        let ahead = OUTPUTS * self.w.layout().strides()[0];
-        while inputs - k >= 2 * I::LANES {
-            for w in ws {
-                isa.prefetch(w.as_ptr().wrapping_add(ahead + k));
-            }
-            step(isa, &xs, &ws, k, &mut sums);
-            step(isa, &xs, &ws, k + I::LANES, &mut sums);
-            k += 2 * I::LANES;
-        }
-        if inputs - k >= I::LANES {
-            step(isa, &xs, &ws, k, &mut sums);
-            k += I::LANES;
-        }
-        if k < inputs {
-            for (sums, x) in sums.iter_mut().zip(xs) {
-                let x = isa.load_part(&x[k..]);
-                for (sum, w) in sums.iter_mut().zip(ws) {
-                    *sum = isa.fma(x, T::load_part(isa, &w[k..]), *sum);
+        while depth - k >= CHAINS * I::LANES {
+            let mut chain = 0;
+            while chain < CHAINS {
+                let at = k + chain * I::LANES;
+                let weights = F::load_weights(isa, &w[at * F::INPUTS..][..I::LANES * F::INPUTS]);
+                for (sums, x) in sums.iter_mut().zip(&xs) {
+                    let x = F::load(isa, &x[at..at + I::LANES]);
+                    sums[chain] = F::multiply_add(isa, weights, x, sums[chain]);
                 }
+                chain += 1;
             }
+            k += CHAINS * I::LANES;
+        }
+        let mut chain = 0;
+        while k < depth {
+            let end = depth.min(k + I::LANES);
+            let weights = &w[k * F::INPUTS..inputs.min(end * F::INPUTS)];
+            let weights = if weights.len() == I::LANES * F::INPUTS {
+                F::load_weights(isa, weights)
+            } else {
+                F::load_weights_part(isa, weights)
+            };
+            for (sums, x) in sums.iter_mut().zip(&xs) {
+                let x = F::load_part(isa, &x[k..end]);
+                sums[chain] = F::multiply_add(isa, weights, x, sums[chain]);
+            }
+            k = end;
+            chain += 1;
         }
         for (r, sums) in sums.iter().enumerate() {
-            let line = self.out.row_mut([row + r, output], OUTPUTS);
-            for (value, &sum) in line.iter_mut().zip(sums) {
-                let sum = isa.reduce_sum(sum);
-                *value = if self.accumulate { *value + sum } else { sum };
-            }
-        }
-    }
-}
-
-/// One vector of every row, from input `k` on.
-#[inline(always)]
-fn step<I: Isa, T: Weight, const ROWS: usize, const OUTPUTS: usize>(
-    isa: I,
-    xs: &[&[f32]; ROWS],
-    ws: &[&[T]; OUTPUTS],
-    k: usize,
-    sums: &mut [[I::V; OUTPUTS]; ROWS],
-) {
-    let mut part = [isa.zero(); ROWS];
-    for (part, x) in part.iter_mut().zip(xs) {
-        *part = isa.load(&x[k..k + I::LANES]);
-    }
-    for (o, w) in ws.iter().enumerate() {
-        let weight = T::load(isa, &w[k..k + I::LANES]);
-        for (sums, &x) in sums.iter_mut().zip(&part) {
-            sums[o] = isa.fma(weight, x, sums[o]);
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            let sum = isa.reduce_sum(sum);
+            let value = &mut self.out.row_mut([row + r, output], 1)[0];
+            *value = if self.accumulate { *value + sum } else { sum };
         }
     }
 }

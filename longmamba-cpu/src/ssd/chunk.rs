@@ -12,28 +12,31 @@
 //! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
 //! is exact where the two are close, and small against the result's own rounding where they are not.
 //!
+//! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
+//! kept in `f32` either way.
+//!
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
 //! tokens up to `ROWS` - 1 before it.
 
+use super::factor::ChunkFactor;
 use super::{Place, Scan};
 use crate::dispatch::Block;
 use crate::isa::Isa;
-use crate::isa::tile::{Left, Right, multiply};
+use crate::isa::tile::{Left, multiply};
 use crate::math::{Exp2Nonpositive, map};
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
 use std::f64::consts::LOG2_E;
 
-/// Tokens of a chunk. The work inside a chunk grows with it, that between chunks shrinks; 32 and 64
-/// are equally good at 128 states, and 32 is better at 64.
-const CHUNK: usize = 32;
-const _: () = assert!(CHUNK <= TILE && CHUNK.is_multiple_of(ROWS));
+/// The most tokens of a chunk.
+const MOST: usize = 64;
+const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(ROWS));
 
 /// Rows of G and y whose causal part is multiplied at once; a multiple of every vector.
 const ROWS: usize = 16;
 
-/// The working memory of one thread; `width` is `head_dim` in whole cache lines.
-pub(super) struct Workspace<'a> {
+/// The working memory of one thread; `width` is `head_dim` in whole cache lines, `CHUNK` the tokens of a chunk.
+pub(super) struct Workspace<'a, F> {
     /// The states of a line of heads, `[LINE][d_state, width]`
     states: &'a mut [f32],
     /// B of the chunk and group, transposed: `[d_state, CHUNK]`
@@ -46,24 +49,64 @@ pub(super) struct Workspace<'a> {
     late_update: &'a mut [f32],
     /// y before it goes out: `[CHUNK, width]`
     y: &'a mut [f32],
+    /// The same as factors, where they are not `f32`: B, C, and what one head multiplies.
+    b_factors: &'a mut [F],
+    c_factors: &'a mut [F],
+    left: &'a mut [F],
+    right: &'a mut [F],
 }
 
-impl<'a> Workspace<'a> {
-    /// The floats that it needs.
-    pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> usize {
-        let width = head_dim.next_multiple_of(ROWS);
-        heads * d_state * width + d_state * CHUNK + 2 * CHUNK * CHUNK + 3 * CHUNK * width
+/// Takes `count` elements off the front of `slot`.
+fn take<'a, T>(slot: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slot).split_at_mut(count);
+    *slot = rest;
+    first
+}
+
+impl<'a, F: ChunkFactor> Workspace<'a, F> {
+    /// The floats and the factors that it needs.
+    pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> [usize; 2] {
+        let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(ROWS));
+        let floats =
+            heads * d_state * width + d_state * chunk + 2 * chunk * chunk + 3 * chunk * width;
+        if F::STEP == 1 {
+            return [floats, 0];
+        }
+        let [b, c, left, right] = Self::factors(width, d_state);
+        [floats, b + c + left + right]
     }
 
-    fn new(slot: &'a mut [f32], heads: usize, width: usize, d_state: usize) -> Self {
-        let (states, slot) = slot.split_at_mut(heads * d_state * width);
-        let (b, slot) = slot.split_at_mut(d_state * CHUNK);
-        let (scores, slot) = slot.split_at_mut(CHUNK * CHUNK);
-        let (decayed, slot) = slot.split_at_mut(CHUNK * CHUNK);
-        let (update, slot) = slot.split_at_mut(CHUNK * width);
-        let (late_update, slot) = slot.split_at_mut(CHUNK * width);
-        let y = &mut slot[..CHUNK * width];
-        Workspace { states, b, scores, decayed, update, late_update, y }
+    /// Of B, C, left and right.
+    fn factors(width: usize, d_state: usize) -> [usize; 4] {
+        if F::STEP == 1 {
+            return [0; 4];
+        }
+        let chunk = F::CHUNK;
+        let (tokens, states) = (chunk.div_ceil(F::STEP), d_state.div_ceil(F::STEP));
+        [d_state * tokens, chunk * states, chunk * tokens, tokens.max(states) * width.max(chunk)]
+    }
+
+    fn new(
+        mut floats: &'a mut [f32],
+        mut factors: &'a mut [F],
+        heads: usize,
+        width: usize,
+        d_state: usize,
+    ) -> Self {
+        let (chunk, [b, c, left, right]) = (F::CHUNK, Self::factors(width, d_state));
+        Workspace {
+            states: take(&mut floats, heads * d_state * width),
+            b: take(&mut floats, d_state * chunk),
+            scores: take(&mut floats, chunk * chunk),
+            decayed: take(&mut floats, chunk * chunk),
+            update: take(&mut floats, chunk * width),
+            late_update: take(&mut floats, chunk * width),
+            y: take(&mut floats, chunk * width),
+            b_factors: take(&mut factors, b),
+            c_factors: take(&mut factors, c),
+            left: take(&mut factors, left),
+            right: take(&mut factors, right),
+        }
     }
 }
 
@@ -71,12 +114,12 @@ impl<'a> Workspace<'a> {
 #[repr(align(64))]
 struct Decay {
     /// `u`, its leading and its trailing part.
-    high: [f32; CHUNK],
-    low: [f32; CHUNK],
+    high: [f32; MOST],
+    low: [f32; MOST],
     /// `2^u[t]`
-    since_start: [f32; CHUNK],
+    since_start: [f32; MOST],
     /// `2^(u[end] - u[t])`
-    to_end: [f32; CHUNK],
+    to_end: [f32; MOST],
     /// `2^u[end]`
     whole: f32,
 }
@@ -84,7 +127,7 @@ struct Decay {
 impl Decay {
     #[inline(always)]
     fn new<I: Isa>(isa: I, deltas: &[[f32; LINE]], head: usize, a: f32) -> Self {
-        let zeros = [0.0; CHUNK];
+        let zeros = [0.0; MOST];
         let mut decay =
             Decay { high: zeros, low: zeros, since_start: zeros, to_end: zeros, whole: 1.0 };
         let rate = f64::from(a) * LOG2_E;
@@ -97,13 +140,14 @@ impl Decay {
         }
         let last = deltas.len() - 1;
         let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
-        for t in (0..CHUNK).step_by(I::LANES) {
+        let whole = deltas.len().next_multiple_of(ROWS);
+        for t in (0..whole).step_by(I::LANES) {
             let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
             isa.store(between(isa, end, u), &mut decay.to_end[t..]);
         }
         decay.since_start = decay.high;
-        map(isa, Exp2Nonpositive, &mut decay.since_start);
-        map(isa, Exp2Nonpositive, &mut decay.to_end);
+        map(isa, Exp2Nonpositive, &mut decay.since_start[..whole]);
+        map(isa, Exp2Nonpositive, &mut decay.to_end[..whole]);
         decay.whole = decay.since_start[last];
         decay
     }
@@ -116,15 +160,15 @@ fn between<I: Isa>(isa: I, later: (I::V, I::V), earlier: (I::V, I::V)) -> I::V {
     isa.min(isa.zero(), isa.add(high, isa.sub(later.1, earlier.1)))
 }
 
-impl Scan<'_> {
+impl<F: ChunkFactor> Scan<'_, F> {
     /// A line of heads, chunk by chunk.
     #[inline(always)]
-    pub(super) fn by_chunks<I: Isa>(&mut self, isa: I, selection: &Selection, place: Place) {
+    pub(super) fn by_chunks<I: Isa>(&mut self, isa: I, selection: &Selection<LINE>, place: Place) {
         let Place { b, k, count, n, .. } = place;
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(ROWS);
-        let slots = std::mem::take(&mut self.slots);
-        let mut work = Workspace::new(&mut *slots, count, width, d_state);
+        let (mut slots, mut factors) = (self.slots.take(), self.factors.take());
+        let mut work = Workspace::new(slots.own(), factors.own(), count, width, d_state);
         let size = d_state * width;
         for i in 0..count {
             let states = &mut work.states[i * size..][..size];
@@ -132,8 +176,8 @@ impl Scan<'_> {
         }
         let mut token = 0;
         while token < n {
-            let place = Place { token, n: CHUNK.min(n - token), ..place };
-            let mut deltas = [[0.0; LINE]; CHUNK];
+            let place = Place { token, n: F::CHUNK.min(n - token), ..place };
+            let mut deltas = [[0.0; LINE]; MOST];
             self.deltas(isa, selection, place, &mut deltas);
             let mut group = None;
             for i in 0..count {
@@ -152,7 +196,7 @@ impl Scan<'_> {
             let states = &mut work.states[i * size..][..size];
             self.copy_state([b, k + i], states, width, Direction::Out);
         }
-        self.slots = slots;
+        (self.slots, self.factors) = (slots, factors);
     }
 
     /// Copies the state of head `[sequence, head]` between the block and the workspace, where rows
@@ -196,21 +240,25 @@ impl Scan<'_> {
 
     /// Bᵀ and the causal part of C·Bᵀ of one group.
     #[inline(always)]
-    fn scores<I: Isa>(&self, isa: I, place: Place, group: usize, work: &mut Workspace<'_>) {
+    fn scores<I: Isa>(&self, isa: I, place: Place, group: usize, work: &mut Workspace<'_, F>) {
         let Place { b, token, n, .. } = place;
         let sequence = self.sequence + b;
         let [_, _, _, _, _, d_state] = self.args.dims();
         let b = matrix(&self.args.b, [sequence, token, group, 0]);
-        transpose(isa, b, [n, d_state], work.b);
+        transpose(isa, b, [n, d_state], work.b, F::CHUNK);
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
+        let c = F::left(isa, c, [n, d_state], work.c_factors);
+        let right = F::right(isa, work.b, [d_state, F::CHUNK], work.right);
         for first in (0..n).step_by(ROWS) {
             let (rows, columns) = (ROWS.min(n - first), first + ROWS);
             let left = Left { data: from(c.data, first * c.row_stride), ..c };
-            let right = Right { data: work.b, depth_stride: CHUNK };
-            let out = &mut work.scores[first * CHUNK..];
-            let layout = Layout::strided([rows, columns], [CHUNK, 1]);
-            multiply(isa, left, right, d_state, &mut block(out, layout), false);
+            let out = &mut work.scores[first * F::CHUNK..];
+            let layout = Layout::strided([rows, columns], [F::CHUNK, 1]);
+            let depth = d_state.div_ceil(F::STEP);
+            multiply(isa, left, right, depth, &mut block(out, layout), false);
         }
+        let b = Left { data: work.b, row_stride: F::CHUNK, depth_stride: 1 };
+        F::left(isa, b, [d_state, n], work.b_factors);
     }
 
     /// All of a chunk for head `i` of the line.
@@ -222,9 +270,9 @@ impl Scan<'_> {
         place: Place,
         i: usize,
         group: usize,
-        deltas: &[[f32; LINE]; CHUNK],
+        deltas: &[[f32; LINE]; MOST],
         decay: &Decay,
-        work: &mut Workspace<'_>,
+        work: &mut Workspace<'_, F>,
     ) {
         let Place { b, k, token, n, .. } = place;
         let (sequence, head) = (self.sequence + b, self.head + k + i);
@@ -247,9 +295,10 @@ impl Scan<'_> {
         // What the state before the chunk gives, and D·x.
         let states = &mut work.states[i * d_state * width..][..d_state * width];
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
-        let right = Right { data: states, depth_stride: width };
+        let c = F::again(c, d_state, work.c_factors);
+        let right = F::right(isa, states, [d_state, width], work.right);
         let rows = Layout::contiguous([n, width]);
-        multiply(isa, c, right, d_state, &mut block(work.y, rows), false);
+        multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut block(work.y, rows), false);
         let d = self.skip(isa, head);
         for (t, y) in work.y.chunks_exact_mut(width.max(1)).take(n).enumerate() {
             let since_start = isa.splat(decay.since_start[t]);
@@ -261,14 +310,16 @@ impl Scan<'_> {
         }
 
         // What the chunk's own tokens give.
-        decayed_scores(isa, decay, n, work.scores, work.decayed);
+        decayed_scores(isa, decay, n, work.scores, work.decayed, F::CHUNK);
+        let right = F::right(isa, work.update, [n, width], work.right);
         for first in (0..n).step_by(ROWS) {
-            let left = &work.decayed[first * CHUNK..];
-            let left = Left { data: left, row_stride: CHUNK, depth_stride: 1 };
-            let right = Right { data: work.update, depth_stride: width };
-            let rows = Layout::contiguous([ROWS.min(n - first), width]);
+            let (rows, depth) = (ROWS.min(n - first), n.min(first + ROWS));
+            let left = from(work.decayed, first * F::CHUNK);
+            let left = Left { data: left, row_stride: F::CHUNK, depth_stride: 1 };
+            let left = F::left(isa, left, [rows, depth], work.left);
+            let rows = Layout::contiguous([rows, width]);
             let out = &mut work.y[first * width..];
-            multiply(isa, left, right, n.min(first + ROWS), &mut block(out, rows), true);
+            multiply(isa, left, right, depth.div_ceil(F::STEP), &mut block(out, rows), true);
         }
         for (t, y) in work.y.chunks_exact(width.max(1)).take(n).enumerate() {
             self.y.row_mut([b, token + t, k + i, 0], head_dim).copy_from_slice(&y[..head_dim]);
@@ -278,27 +329,34 @@ impl Scan<'_> {
         for h in states.chunks_exact_mut(I::LANES) {
             isa.store(isa.mul(whole, isa.load(h)), h);
         }
-        let left = Left { data: work.b, row_stride: CHUNK, depth_stride: 1 };
-        let right = Right { data: work.late_update, depth_stride: width };
+        let left = Left { data: &*work.b, row_stride: F::CHUNK, depth_stride: 1 };
+        let left = F::again(left, n, work.b_factors);
+        let right = F::right(isa, work.late_update, [n, width], work.right);
         let rows = Layout::contiguous([d_state, width]);
-        multiply(isa, left, right, n, &mut block(states, rows), true);
+        multiply(isa, left, right, n.div_ceil(F::STEP), &mut block(states, rows), true);
     }
 }
 
-/// `into[k, t] = from[t, k]` for `n` tokens and `depth` states; rows of `into` have `CHUNK` elements.
+/// `into[k, t] = from[t, k]` for `n` tokens and `depth` states; rows of `into` have `chunk` elements.
 #[inline(always)]
-fn transpose<I: Isa>(isa: I, from: Left<'_>, [n, depth]: [usize; 2], into: &mut [f32]) {
+fn transpose<I: Isa>(
+    isa: I,
+    from: Left<'_>,
+    [n, depth]: [usize; 2],
+    into: &mut [f32],
+    chunk: usize,
+) {
     let (data, stride) = (from.data, from.row_stride);
     for t in (0..n).step_by(I::LANES) {
         for k in (0..depth).step_by(I::LANES) {
-            let (source, target) = (&data[t * stride + k..], &mut into[k * CHUNK + t..]);
+            let (source, target) = (&data[t * stride + k..], &mut into[k * chunk + t..]);
             if t + I::LANES <= n && k + I::LANES <= depth {
-                isa.transpose(source, stride, target, CHUNK);
+                isa.transpose(source, stride, target, chunk);
                 continue;
             }
             for i in 0..I::LANES.min(n - t) {
                 for j in 0..I::LANES.min(depth - k) {
-                    target[j * CHUNK + i] = source[i * stride + j];
+                    target[j * chunk + i] = source[i * stride + j];
                 }
             }
         }
@@ -307,17 +365,24 @@ fn transpose<I: Isa>(isa: I, from: Left<'_>, [n, depth]: [usize; 2], into: &mut 
 
 /// `scores[t,s] · 2^(u[t]-u[s])`, and 0 where s is later than t.
 #[inline(always)]
-fn decayed_scores<I: Isa>(isa: I, decay: &Decay, n: usize, scores: &[f32], decayed: &mut [f32]) {
-    const INDEX: [f32; CHUNK] = {
-        let mut index = [0.0; CHUNK];
+fn decayed_scores<I: Isa>(
+    isa: I,
+    decay: &Decay,
+    n: usize,
+    scores: &[f32],
+    decayed: &mut [f32],
+    chunk: usize,
+) {
+    const INDEX: [f32; MOST] = {
+        let mut index = [0.0; MOST];
         let mut s = 0;
-        while s < CHUNK {
+        while s < MOST {
             index[s] = s as f32;
             s += 1;
         }
         index
     };
-    let rows = scores.chunks_exact(CHUNK).zip(decayed.chunks_exact_mut(CHUNK)).take(n);
+    let rows = scores.chunks_exact(chunk).zip(decayed.chunks_exact_mut(chunk)).take(n);
     for (t, (scores, decayed)) in rows.enumerate() {
         let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
         let now = isa.splat(t as f32);
@@ -353,7 +418,7 @@ fn matrix<'a>(view: &View<'a, f32, 4>, index: [usize; 4]) -> Left<'a> {
 
 /// `data` from `start` on; empty where it is shorter, which an empty matrix is.
 #[inline(always)]
-fn from(data: &[f32], start: usize) -> &[f32] {
+fn from<T>(data: &[T], start: usize) -> &[T] {
     data.get(start..).unwrap_or(&[])
 }
 

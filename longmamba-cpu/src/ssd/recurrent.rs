@@ -1,5 +1,6 @@
 //! A few tokens, one by one, on the state in place.
 
+use super::factor::ChunkFactor;
 use super::{CHUNKED_FROM, Place, Scan};
 use crate::isa::Isa;
 use crate::lanes;
@@ -10,10 +11,15 @@ use std::f32::consts::LOG2_E;
 /// Vectors of a row of the state (of `head_dim`) whose y and Δ·x stay at hand.
 const VECTORS: usize = 4;
 
-impl Scan<'_> {
+impl<F: ChunkFactor> Scan<'_, F> {
     /// The recurrence of a line of heads. For each token a head's state is read and written once.
     #[inline(always)]
-    pub(super) fn token_by_token<I: Isa>(&mut self, isa: I, selection: &Selection, place: Place) {
+    pub(super) fn token_by_token<I: Isa>(
+        &mut self,
+        isa: I,
+        selection: &Selection<LINE>,
+        place: Place,
+    ) {
         let Place { b, k, count, n, .. } = place;
         let [_, _, _, head_dim] = self.y.shape();
         let mut deltas = [[0.0; LINE]; CHUNKED_FROM];

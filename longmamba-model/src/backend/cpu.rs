@@ -1,4 +1,6 @@
 mod pages;
+mod profile;
+mod views;
 
 use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
@@ -7,19 +9,26 @@ use super::{
 use crate::config::Rope;
 use crate::{Error, Result};
 use longmamba_core::{
-    AlignedVec, ChannelStats, Layout, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
+    AlignedVec, AnyView, ChannelStats, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
     SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
+use longmamba_cpu::limits::Work;
 use longmamba_cpu::{Accumulate, AttentionArgs, Cpu, KV_PAGE, Rotation, Scratch};
 use pages::CpuPages;
+pub use profile::{Profile, Spent, Stage};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
+use std::time::Instant;
+use views::start;
 
 /// The processor, with a thread pool of its own or the caller's.
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
     cpu: Cpu,
     pool: Option<Arc<ThreadPool>>,
+    /// Whether activations are rounded to `bf16` where they meet weights of that type.
+    rounds: bool,
+    profile: Option<Arc<Profile>>,
 }
 
 impl CpuBackend {
@@ -41,7 +50,36 @@ impl CpuBackend {
             let pool = ThreadPoolBuilder::new().num_threads(n).build();
             pool.map_err(|e| Error::argument(format!("cannot start {n} threads: {e}")))
         };
-        Ok(CpuBackend { cpu, pool: threads.map(start).transpose()?.map(Arc::new) })
+        let pool = threads.map(start).transpose()?.map(Arc::new);
+        Ok(CpuBackend { cpu, pool, rounds: cpu.has_fast_bf16(), profile: None })
+    }
+
+    /// The same, and notes from now on what each stage takes. Stages are timed one by one, so nothing else
+    /// should use the backend at the same time.
+    #[must_use]
+    pub fn profiled(self) -> Self {
+        CpuBackend { profile: Some(Arc::default()), ..self }
+    }
+
+    /// What stages have taken, where that is noted.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// Does the stage `name` of `rows` rows.
+    fn timed<R>(
+        &self,
+        rows: usize,
+        name: &'static str,
+        sizes: [usize; 3],
+        work: Work,
+        stage: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let Some(profile) = &self.profile else { return stage() };
+        let start = Instant::now();
+        let result = stage()?;
+        profile.add(Stage { step: rows == 1, name, sizes }, work, start.elapsed());
+        Ok(result)
     }
 
     /// The kernels.
@@ -56,67 +94,6 @@ impl CpuBackend {
 }
 
 type Buffer = AlignedVec<f32>;
-
-impl Columns<'_, Buffer> {
-    /// `[rows, width]`, each row cut into `parts` as further dimensions.
-    fn view<const R: usize>(
-        &self,
-        shape: [usize; R],
-        strides: [usize; R],
-    ) -> Result<View<'_, f32, R>> {
-        let layout = Layout::strided(shape, strides)?;
-        Ok(View::with_layout(&self.buffer[self.first.min(self.buffer.len())..], layout)?)
-    }
-
-    /// `[rows, width]`.
-    fn rows(&self, rows: usize) -> Result<View<'_, f32, 2>> {
-        self.view([rows, self.width], [self.stride, 1])
-    }
-
-    /// `[1, rows, width]`.
-    fn sequence(&self, rows: usize) -> Result<View<'_, f32, 3>> {
-        self.view([1, rows, self.width], [0, self.stride, 1])
-    }
-
-    /// `[1, rows, parts, width / parts]`.
-    fn parts(&self, rows: usize, parts: usize) -> Result<View<'_, f32, 4>> {
-        let part = self.width / parts;
-        self.view([1, rows, parts, part], [0, self.stride, part, 1])
-    }
-}
-
-impl ColumnsMut<'_, Buffer> {
-    fn view<const R: usize>(
-        &mut self,
-        shape: [usize; R],
-        strides: [usize; R],
-    ) -> Result<ViewMut<'_, f32, R>> {
-        let first = self.first.min(self.buffer.len());
-        let layout = Layout::strided(shape, strides)?;
-        Ok(ViewMut::with_layout(&mut self.buffer[first..], layout)?)
-    }
-
-    /// `[rows, width]`.
-    fn rows(&mut self, rows: usize) -> Result<ViewMut<'_, f32, 2>> {
-        self.view([rows, self.width], [self.stride, 1])
-    }
-
-    /// `[1, rows, width]`.
-    fn sequence(&mut self, rows: usize) -> Result<ViewMut<'_, f32, 3>> {
-        self.view([1, rows, self.width], [rows * self.stride, self.stride, 1])
-    }
-
-    /// `[1, rows, parts, width / parts]`.
-    fn parts(&mut self, rows: usize, parts: usize) -> Result<ViewMut<'_, f32, 4>> {
-        let part = self.width / parts;
-        self.view([1, rows, parts, part], [rows * self.stride, self.stride, part, 1])
-    }
-}
-
-/// The first elements of a buffer, in row-major order.
-fn start<const R: usize>(buffer: &mut Buffer, shape: [usize; R]) -> Result<ViewMut<'_, f32, R>> {
-    Ok(ViewMut::with_layout(buffer, Layout::contiguous(shape)?)?)
-}
 
 fn stats(sums: &mut DeltaSums) -> Option<ChannelStats<'_>> {
     let DeltaSums { delta_sum, kept_sum, kept } = sums;
@@ -186,7 +163,8 @@ impl Backend for CpuBackend {
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
             Some(pool) => pool.install(work),
-            None => work(),
+            // From outside of a pool every stage would have to wake it up.
+            None => rayon::scope(|_| work()),
         }
     }
 
@@ -197,7 +175,13 @@ impl Backend for CpuBackend {
         tokens: &[u32],
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        Ok(self.cpu.gather_rows(table.any_view()?, tokens, out.rows(tokens.len())?)?)
+        self.timed(
+            tokens.len(),
+            "embedding",
+            [table.shape()[1], 0, 0],
+            profile::rows(tokens.len(), 0, 0, 2 * table.shape()[1]),
+            || Ok(self.cpu.gather_rows(table.any_view()?, tokens, out.rows(tokens.len())?)?),
+        )
     }
 
     fn copy(
@@ -207,10 +191,12 @@ impl Backend for CpuBackend {
         accumulate: bool,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        match accumulate {
-            true => Ok(self.cpu.add(x.rows(rows)?, out.rows(rows)?)?),
-            false => Ok(self.cpu.copy(x.rows(rows)?, out.rows(rows)?)?),
-        }
+        self.timed(rows, "copy", [x.width, 0, 0], profile::rows(rows, 0, 0, 2 * x.width), || {
+            match accumulate {
+                true => Ok(self.cpu.add(x.rows(rows)?, out.rows(rows)?)?),
+                false => Ok(self.cpu.copy(x.rows(rows)?, out.rows(rows)?)?),
+            }
+        })
     }
 
     fn norm(
@@ -220,36 +206,59 @@ impl Backend for CpuBackend {
         norm: &Norm<Self>,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let (x, out) = (x.rows(rows)?, out.rows(rows)?);
-        match &norm.bias {
-            None => Ok(self.cpu.rms_norm(x, &norm.weight, norm.eps, out)?),
-            Some(bias) => Ok(self.cpu.layer_norm(x, &norm.weight, bias, norm.eps, out)?),
-        }
+        self.timed(
+            rows,
+            "norm",
+            [x.width, 0, 0],
+            profile::rows(rows, 4 * x.width, 0, 2 * x.width),
+            || {
+                let (x, out) = (x.rows(rows)?, out.rows(rows)?);
+                match &norm.bias {
+                    None => Ok(self.cpu.rms_norm(x, &norm.weight, norm.eps, out)?),
+                    Some(bias) => Ok(self.cpu.layer_norm(x, &norm.weight, bias, norm.eps, out)?),
+                }
+            },
+        )
     }
 
     fn project(
         &self,
+        scratch: &mut Scratch,
         rows: usize,
         x: Columns<'_, Buffer>,
         linear: &Linear<Self>,
         accumulate: bool,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let mut out = out.rows(rows)?;
-        let mut accumulate = accumulate;
-        if let Some(bias) = &linear.bias {
-            for r in 0..rows {
-                let row = out.row_mut([r, 0]);
-                if accumulate {
-                    row.iter_mut().zip(&***bias).for_each(|(o, b)| *o += b);
-                } else {
-                    row.copy_from_slice(bias);
+        self.timed(
+            rows,
+            "project",
+            [linear.inputs, linear.outputs, 0],
+            profile::linear(rows, linear, self.rounds),
+            || {
+                let mut out = out.rows(rows)?;
+                let mut accumulate = accumulate;
+                if let Some(bias) = &linear.bias {
+                    for r in 0..rows {
+                        let row = out.row_mut([r, 0]);
+                        if accumulate {
+                            row.iter_mut().zip(&***bias).for_each(|(o, b)| *o += b);
+                        } else {
+                            row.copy_from_slice(bias);
+                        }
+                    }
+                    accumulate = true;
                 }
-            }
-            accumulate = true;
-        }
-        let accumulate = if accumulate { Accumulate::Yes } else { Accumulate::No };
-        Ok(self.cpu.matmul(x.rows(rows)?, linear.weight.any_view()?, out, accumulate)?)
+                let accumulate = if accumulate { Accumulate::Yes } else { Accumulate::No };
+                let x = x.rows(rows)?;
+                Ok(match linear.weight.any_view()? {
+                    AnyView::BF16(w) if self.rounds => {
+                        self.cpu.matmul_bf16(x, w, out, accumulate, scratch)
+                    }
+                    w => self.cpu.matmul(x, w, out, accumulate, scratch),
+                }?)
+            },
+        )
     }
 
     fn conv1d(
@@ -260,15 +269,25 @@ impl Backend for CpuBackend {
         history: &mut Buffer,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let Conv { channels, width, .. } = *conv;
-        let weight = View::new(&conv.weight, [width, channels])?.permute([1, 0])?;
-        let bias = conv.bias.as_ref().map(|b| &b[..]);
-        let history = start(history, [1, width - 1, channels])?;
-        let (x, out) = (x.sequence(rows)?, out.sequence(rows)?);
-        match conv.silu {
-            true => Ok(self.cpu.causal_conv1d(x, weight, bias, history, out, None)?),
-            false => Ok(self.cpu.causal_conv1d_linear(x, weight, bias, history, out, None)?),
-        }
+        self.timed(
+            rows,
+            "conv1d",
+            [conv.channels, conv.width, 0],
+            profile::rows(rows, 2 * conv.width * conv.channels, conv.channels, 2 * conv.channels),
+            || {
+                let Conv { channels, width, .. } = *conv;
+                let weight = View::new(&conv.weight, [width, channels])?.permute([1, 0])?;
+                let bias = conv.bias.as_ref().map(|b| &b[..]);
+                let history = start(history, [1, width - 1, channels])?;
+                let (x, out) = (x.sequence(rows)?, out.sequence(rows)?);
+                match conv.silu {
+                    true => Ok(self.cpu.causal_conv1d(x, weight, bias, history, out, None)?),
+                    false => {
+                        Ok(self.cpu.causal_conv1d_linear(x, weight, bias, history, out, None)?)
+                    }
+                }
+            },
+        )
     }
 
     fn selective_scan(
@@ -281,26 +300,39 @@ impl Backend for CpuBackend {
         sums: &mut DeltaSums,
         mut y: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let (d_inner, d_state) = (inputs.x.width, inputs.b.width);
-        let args = SelectiveScan::new(SelectiveScanInputs {
-            x: inputs.x.sequence(rows)?,
-            dt_raw: inputs.dt_raw.sequence(rows)?,
-            a: View::new(&recurrence.a, [d_state, d_inner])?.permute([1, 0])?,
-            b: inputs.b.sequence(rows)?,
-            c: inputs.c.sequence(rows)?,
-            z: Some(inputs.z.sequence(rows)?),
-            d: Some(&recurrence.d),
-            dt_bias: Some(&recurrence.dt_bias),
-            delta_min: delta_min.map(|d| &d[..]),
-            dt_limits: recurrence.dt_limits,
-            lengths: None,
-        })?;
-        let out = SelectiveScanOut {
-            y: y.sequence(rows)?,
-            state: start(state, [1, d_state, d_inner])?.permute([0, 2, 1])?,
-            stats: stats(sums),
-        };
-        Ok(self.cpu.selective_scan(&args, out)?)
+        self.timed(
+            rows,
+            "selective_scan",
+            [inputs.x.width, inputs.b.width, 0],
+            profile::rows(
+                rows,
+                6 * inputs.x.width * (inputs.b.width + 1),
+                inputs.x.width * (inputs.b.width + 3),
+                4 * inputs.x.width + 2 * inputs.b.width,
+            ),
+            || {
+                let (d_inner, d_state) = (inputs.x.width, inputs.b.width);
+                let args = SelectiveScan::new(SelectiveScanInputs {
+                    x: inputs.x.sequence(rows)?,
+                    dt_raw: inputs.dt_raw.sequence(rows)?,
+                    a: View::new(&recurrence.a, [d_state, d_inner])?.permute([1, 0])?,
+                    b: inputs.b.sequence(rows)?,
+                    c: inputs.c.sequence(rows)?,
+                    z: Some(inputs.z.sequence(rows)?),
+                    d: Some(&recurrence.d),
+                    dt_bias: Some(&recurrence.dt_bias),
+                    delta_min: delta_min.map(|d| &d[..]),
+                    dt_limits: recurrence.dt_limits,
+                    lengths: None,
+                })?;
+                let out = SelectiveScanOut {
+                    y: y.sequence(rows)?,
+                    state: start(state, [1, d_state, d_inner])?.permute([0, 2, 1])?,
+                    stats: stats(sums),
+                };
+                Ok(self.cpu.selective_scan(&args, out)?)
+            },
+        )
     }
 
     fn ssd(
@@ -314,26 +346,39 @@ impl Backend for CpuBackend {
         sums: &mut DeltaSums,
         mut y: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let SsdStageInputs { x, heads, groups, .. } = inputs;
-        let (head_dim, d_state) = (x.width / heads, inputs.b.width / groups);
-        let args = Ssd::new(SsdInputs {
-            x: x.parts(rows, heads)?,
-            dt_raw: inputs.dt_raw.sequence(rows)?,
-            a: &recurrence.a,
-            b: inputs.b.parts(rows, groups)?,
-            c: inputs.c.parts(rows, groups)?,
-            d: Some(&recurrence.d),
-            dt_bias: Some(&recurrence.dt_bias),
-            delta_min: delta_min.map(|d| &d[..]),
-            dt_limits: recurrence.dt_limits,
-            lengths: None,
-        })?;
-        let out = SsdOut {
-            y: y.parts(rows, heads)?,
-            state: start(state, [1, heads, d_state, head_dim])?.permute([0, 1, 3, 2])?,
-            stats: stats(sums),
-        };
-        Ok(self.cpu.ssd(&args, out, scratch)?)
+        self.timed(
+            rows,
+            "ssd",
+            [inputs.x.width, inputs.b.width / inputs.groups, inputs.heads],
+            profile::rows(
+                rows,
+                4 * inputs.x.width * inputs.b.width / inputs.groups,
+                2 * inputs.heads,
+                2 * inputs.x.width + 2 * inputs.b.width,
+            ),
+            || {
+                let SsdStageInputs { x, heads, groups, .. } = inputs;
+                let (head_dim, d_state) = (x.width / heads, inputs.b.width / groups);
+                let args = Ssd::new(SsdInputs {
+                    x: x.parts(rows, heads)?,
+                    dt_raw: inputs.dt_raw.sequence(rows)?,
+                    a: &recurrence.a,
+                    b: inputs.b.parts(rows, groups)?,
+                    c: inputs.c.parts(rows, groups)?,
+                    d: Some(&recurrence.d),
+                    dt_bias: Some(&recurrence.dt_bias),
+                    delta_min: delta_min.map(|d| &d[..]),
+                    dt_limits: recurrence.dt_limits,
+                    lengths: None,
+                })?;
+                let out = SsdOut {
+                    y: y.parts(rows, heads)?,
+                    state: start(state, [1, heads, d_state, head_dim])?.permute([0, 1, 3, 2])?,
+                    stats: stats(sums),
+                };
+                Ok(self.cpu.ssd(&args, out, scratch)?)
+            },
+        )
     }
 
     fn gated_norm(
@@ -345,8 +390,16 @@ impl Backend for CpuBackend {
         group: usize,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
-        Ok(self.cpu.gated_rms_norm(y, z, &norm.weight, group, norm.eps, out)?)
+        self.timed(
+            rows,
+            "gated_norm",
+            [y.width, group, 0],
+            profile::rows(rows, 5 * y.width, y.width, 3 * y.width),
+            || {
+                let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
+                Ok(self.cpu.gated_rms_norm(y, z, &norm.weight, group, norm.eps, out)?)
+            },
+        )
     }
 
     fn gate(
@@ -357,7 +410,13 @@ impl Backend for CpuBackend {
         activation: Activation,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        Ok(self.cpu.gate(y.rows(rows)?, z.rows(rows)?, activation, out.rows(rows)?)?)
+        self.timed(
+            rows,
+            "gate",
+            [y.width, 0, 0],
+            profile::rows(rows, y.width, y.width, 3 * y.width),
+            || Ok(self.cpu.gate(y.rows(rows)?, z.rows(rows)?, activation, out.rows(rows)?)?),
+        )
     }
 
     fn rope(
@@ -436,16 +495,24 @@ impl Backend for CpuBackend {
         inputs: AttentionInputs<'_, Self>,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        let args = AttentionArgs {
-            q: inputs.q.rows(rows)?,
-            heads: inputs.heads,
-            pages: &inputs.pages.pages,
-            first: inputs.pages.first,
-            position: inputs.position.position,
-            window: inputs.window,
-            scale: inputs.scale,
-        };
-        Ok(self.cpu.attention(&args, out.rows(rows)?, scratch)?)
+        self.timed(
+            rows,
+            "attention",
+            [inputs.q.width, inputs.heads, 0],
+            profile::rows(rows, 0, 0, 2 * inputs.q.width),
+            || {
+                let args = AttentionArgs {
+                    q: inputs.q.rows(rows)?,
+                    heads: inputs.heads,
+                    pages: &inputs.pages.pages,
+                    first: inputs.pages.first,
+                    position: inputs.position.position,
+                    window: inputs.window,
+                    scale: inputs.scale,
+                };
+                Ok(self.cpu.attention(&args, out.rows(rows)?, scratch)?)
+            },
+        )
     }
 
     fn delta(

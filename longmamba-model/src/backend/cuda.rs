@@ -65,6 +65,24 @@ impl CudaBackend {
         &self.device
     }
 
+    /// As [`Backend::project`].
+    fn product(
+        &self,
+        rows: usize,
+        x: Columns<'_, Buffer<f32>>,
+        linear: &Linear<Self>,
+        accumulate: bool,
+        out: ColumnsMut<'_, Buffer<f32>>,
+    ) -> Result<()> {
+        let precision = self.precision(linear.dtype);
+        let (weight, bias) = (&linear.weight, linear.bias.as_deref());
+        let (x, out) = (x.rows(), out.rows());
+        Ok(match &self.cublas_lt {
+            None => self.device.matmul(rows, x, weight, bias, accumulate, precision, out),
+            Some(library) => library.matmul(rows, x, weight, bias, accumulate, precision, out),
+        }?)
+    }
+
     fn precision(&self, weights: DType) -> Precision {
         match weights {
             DType::F32 => Precision::Exact,
@@ -288,19 +306,14 @@ impl Backend for CudaBackend {
 
     fn project(
         &self,
+        _: &mut Self::Scratch,
         rows: usize,
         x: Columns<'_, Self::Buffer>,
         linear: &Linear<Self>,
         accumulate: bool,
         out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<()> {
-        let precision = self.precision(linear.dtype);
-        let (weight, bias) = (&linear.weight, linear.bias.as_deref());
-        let (x, out) = (x.rows(), out.rows());
-        Ok(match &self.cublas_lt {
-            None => self.device.matmul(rows, x, weight, bias, accumulate, precision, out),
-            Some(library) => library.matmul(rows, x, weight, bias, accumulate, precision, out),
-        }?)
+        self.product(rows, x, linear, accumulate, out)
     }
 
     fn conv1d(

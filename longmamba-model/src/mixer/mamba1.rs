@@ -74,18 +74,18 @@ impl<B: Backend> Mamba1<B> {
     ) -> Result<()> {
         project_in(step, index, source, &self.in_proj, 0, &self.conv)?;
         let width = self.dt_rank + 2 * self.d_state;
-        let Workspace { conv, select, .. } = &mut *step.work;
+        let Workspace { scratch, conv, select, .. } = &mut *step.work;
         let (x, to) = (Columns::all(&*conv, self.d_inner), ColumnsMut::all(select, width));
-        step.backend.project(step.rows, x, &self.x_proj, false, to)?;
+        step.backend.project(scratch, step.rows, x, &self.x_proj, false, to)?;
         if !self.select_scan(step, index)? {
             self.select(step)?;
             self.cut(step, index)?;
             self.scan(step, index)?;
         }
-        let Workspace { hidden, y, .. } = &mut *step.work;
+        let Workspace { scratch, hidden, y, .. } = &mut *step.work;
         let y = Columns::all(&*y, self.d_inner);
         let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
-        step.backend.project(step.rows, y, &self.out_proj, true, residual)
+        step.backend.project(scratch, step.rows, y, &self.out_proj, true, residual)
     }
 
     /// In a step, from what was selected to y, where the device does that in one.
@@ -113,7 +113,7 @@ impl<B: Backend> Mamba1<B> {
     fn select(&self, step: &mut Step<'_, B>) -> Result<()> {
         let Self { d_inner, d_state, dt_rank, .. } = *self;
         let (backend, rows, width) = (step.backend, step.rows, dt_rank + 2 * d_state);
-        let Workspace { select, selected, dt_raw, .. } = &mut *step.work;
+        let Workspace { scratch, select, selected, dt_raw, .. } = &mut *step.work;
         let mut chosen = Columns::all(&*select, width);
         if let Some([of_delta, of_state]) = &self.select_norms {
             for (first, norm) in [(0, of_delta), (dt_rank, of_state), (dt_rank + d_state, of_state)]
@@ -124,7 +124,7 @@ impl<B: Backend> Mamba1<B> {
             chosen = Columns::all(&*selected, width);
         }
         let raw = ColumnsMut::all(dt_raw, d_inner);
-        backend.project(rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)
+        backend.project(scratch, rows, chosen.part(0, dt_rank), &self.dt_proj, false, raw)
     }
 
     /// From here on a method may see fewer tokens.

@@ -251,7 +251,7 @@ impl<B: Backend> Mamba2<B> {
 
         let gated = Columns::all(&*gated, width);
         let residual = ColumnsMut::all(hidden, self.out_proj.outputs);
-        backend.project(rows, gated, &self.out_proj, true, residual)
+        backend.project(scratch, rows, gated, &self.out_proj, true, residual)
     }
 
     fn dt_raw<'a>(&self, projected: Columns<'a, B::Buffer>) -> Columns<'a, B::Buffer> {

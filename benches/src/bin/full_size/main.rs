@@ -17,6 +17,7 @@ mod plan;
 mod weights;
 
 use longmamba_model::CpuBackend;
+use longmamba_model::limits::{Effort, Limits};
 use measure::{Row, measure};
 use options::{Device, Options};
 use std::error::Error;
@@ -56,6 +57,13 @@ fn main() -> Result<()> {
 /// The rows of a model on the device that is asked for.
 fn on_device(options: &Options, name: &str, path: &Path) -> Result<Vec<Row>> {
     match options.device {
+        Device::Cpu if options.profile => {
+            let backend = CpuBackend::new(None)?.profiled();
+            let rows = measure(options, name, path, &backend)?;
+            let limits = Limits::measure(Effort::FULL);
+            println!("{}", backend.profile().map_or(String::new(), |p| p.table(&limits)));
+            Ok(rows)
+        }
         Device::Cpu => measure(options, name, path, &CpuBackend::new(None)?),
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {

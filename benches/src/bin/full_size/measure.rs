@@ -122,7 +122,8 @@ pub fn measure<B: Backend>(
             prompt,
             prefill,
             decode: decode(options, session)?,
-            together: together(options, &model, &tokens)?,
+            // Its steps would hide those of one sequence in a profile.
+            together: if options.profile { f64::NAN } else { together(options, &model, &tokens)? },
             filter,
             resident: peak_resident(),
         });

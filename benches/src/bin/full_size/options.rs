@@ -28,6 +28,8 @@ pub struct Options {
     /// Also with LongMamba's filter.
     pub filter: bool,
     pub keep: bool,
+    /// Also what each stage takes, on the CPU.
+    pub profile: bool,
     pub json: Option<PathBuf>,
 }
 
@@ -43,6 +45,7 @@ impl Options {
             repeats: 1,
             filter: false,
             keep: false,
+            profile: false,
             json: None,
         };
         let mut words = Vec::new();
@@ -58,6 +61,7 @@ impl Options {
                 "--json" => options.json = Some(value()?.into()),
                 "--filter" => options.filter = true,
                 "--keep" => options.keep = true,
+                "--profile" => options.profile = true,
                 flag if flag.starts_with('-') => return Err(format!("no option {flag}").into()),
                 _ => words.push(argument),
             }

@@ -15,8 +15,8 @@ macro_rules! shapes {
 }
 
 /// Names and configs of published models.
-const SHAPES: [(&str, &str); 5] =
-    shapes!["mamba-130m", "mamba-1.4b", "mamba-2.8b", "mamba2-1.3b", "zamba2-1.2b"];
+const SHAPES: [(&str, &str); 6] =
+    shapes!["mamba-130m", "mamba2-130m", "mamba-1.4b", "mamba-2.8b", "mamba2-1.3b", "zamba2-1.2b"];
 
 /// No published model: to see that everything runs, where it is asked for by its name.
 pub const TINY: (&str, &str) = (

@@ -8,7 +8,7 @@ use crate::gpu::inputs::Numbers;
 use crate::gpu::sets::Sets;
 use crate::gpu::{Arithmetic, Case, Entry, Options, Result};
 use longmamba_core::{AlignedVec, DType, View, ViewMut};
-use longmamba_cpu::{Accumulate, Cpu};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
 use longmamba_cuda::{
     Buffer, CausalConv1dInputs, Device, InputNorm, Matrix, NewInputs, Precision, Rows, RowsMut,
 };
@@ -152,6 +152,7 @@ impl Normed {
             self.host.view([outputs, inputs])?,
             ViewMut::new(&mut out, [1, outputs])?,
             Accumulate::No,
+            &mut Scratch::new(),
         )?;
         let (taps, bias) = (TAPS.first(WIDTH * channels), BIAS.first(channels));
         let mut history = HISTORY.first((WIDTH - 1) * channels);

@@ -7,7 +7,7 @@ use crate::gpu::sets::Sets;
 use crate::gpu::{Arithmetic, Case, Entry, Options, Result};
 use half::{bf16, f16};
 use longmamba_core::{AlignedVec, AnyView, DType, View, ViewMut};
-use longmamba_cpu::{Accumulate, Cpu};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
 use longmamba_cuda::{Buffer, CublasLt, Device, Matrix, Precision, Rows, RowsMut};
 
 /// A layer's name, and its `[inputs, outputs]`.
@@ -216,6 +216,7 @@ impl Case for Product {
                 self.host.view([outputs, inputs])?,
                 ViewMut::new(&mut expected, [some, outputs])?,
                 Accumulate::No,
+                &mut Scratch::new(),
             )?;
             let found = read(&self.sets.first().out, part, outputs, 0..outputs)?;
             worst = worst.max(close("out", &found, &expected, tolerance)?);

@@ -11,7 +11,7 @@ use longmamba_core::{
     AlignedVec, DType, DtLimits, SelectiveScan, SelectiveScanInputs as HostInputs,
     SelectiveScanOut, View, ViewMut,
 };
-use longmamba_cpu::{Accumulate, Cpu};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
 use longmamba_cuda::{
     Buffer, Device, Matrix, Precision, Rows, RowsMut, SelectiveScanInputs, SelectiveStepInputs,
     StepSequence,
@@ -151,6 +151,7 @@ impl Step {
             self.host.view([d_inner, dt_rank])?,
             ViewMut::new(&mut dt_raw, [1, d_inner])?,
             Accumulate::No,
+            &mut Scratch::new(),
         )?;
         let (x, z) = (X.first(d_inner), Z.first(d_inner));
         let (a, d, dt_bias) =

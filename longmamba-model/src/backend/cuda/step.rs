@@ -4,8 +4,8 @@
 use super::CudaBackend;
 use crate::Result;
 use crate::backend::{
-    Backend, Columns, ColumnsMut, GatedProjection, Linear, Norm, NormedConv, Recurrence,
-    SelectScan, SsdStageInputs, StepMemory,
+    Columns, ColumnsMut, GatedProjection, Linear, Norm, NormedConv, Recurrence, SelectScan,
+    SsdStageInputs, StepMemory,
 };
 use longmamba_cuda::{
     Buffer, InputNorm, NewInputs, Precision, Rows, STEP_SEQUENCES, SelectNorms,
@@ -151,7 +151,7 @@ impl CudaBackend {
                 let (gated, to) = (gated.rows(), residual.rows());
                 self.device.normed_matmul(rows, gated, norm, weight, bias, true, to)?;
             }
-            None => self.project(rows, gated, linear, true, residual)?,
+            None => self.product(rows, gated, linear, true, residual)?,
         }
         Ok(true)
     }

@@ -1,12 +1,38 @@
-//! What this machine can do, measured beside the kernels, and how long that makes a kernel take at
-//! least.
+//! What this machine can do, measured, and how long that makes some work take at least.
+//!
+//! ```
+//! use longmamba_cpu::limits::{Effort, Limits, Work};
+//! let limits = Limits::measure(Effort::SMOKE);
+//! // A product of 256 × 768 by 768 × 768 takes at least so many seconds here.
+//! let bytes = 4.0 * 3.0 * 768.0 * 768.0;
+//! let work = Work { flops: 2.0 * 256.0 * 768.0 * 768.0, bytes, resident: bytes, ..Work::default() };
+//! assert!(limits.floor(work) > 0.0);
+//! ```
 
-use crate::{Work, peak};
+mod peak;
+
+use crate::Cpu;
 use longmamba_core::AlignedVec;
-use longmamba_cpu::{Cpu, IsaKind};
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+
+/// The least work that a result takes, however it is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiplications and additions in `f32`; a fused pair counts as two.
+    pub flops: f64,
+    /// The same of `bf16` values that may be taken in pairs.
+    pub pair_flops: f64,
+    /// Exponentials.
+    pub exps: f64,
+    /// Every input read once and every output written once.
+    pub bytes: f64,
+    /// The storage that successive runs go through; it decides which cache they can come from.
+    pub resident: f64,
+    /// More bytes, which come from memory in any case: weights.
+    pub streamed: f64,
+}
 
 /// How long one measurement may take, and how often it is repeated at least.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +91,10 @@ pub struct Limits {
     pub read: Vec<(f64, f64)>,
     /// Copying from and to memory: bytes read plus bytes written a second.
     pub copy: f64,
-    /// Multiplications and additions a second with the best instruction set.
+    /// Multiplications and additions of `f32` a second with the best instruction set.
     pub flops: f64,
+    /// The same of pairs of `bf16`.
+    pub pair_flops: f64,
     /// Exponentials a second, of values in the nearest cache, by the library's own function.
     pub exps: f64,
 }
@@ -93,12 +121,12 @@ impl Limits {
                 if shared {
                     data[..floats]
                         .par_chunks(floats.div_ceil(threads))
-                        .for_each(|part| peak::read(cpu.isa(), part, 1));
+                        .for_each(|part| cpu.call(peak::Read(part, 1)));
                 } else {
                     let times = (1 << 22) / floats;
                     (0..threads)
                         .into_par_iter()
-                        .for_each(|_| peak::read(cpu.isa(), &data[..floats], times));
+                        .for_each(|_| cpu.call(peak::Read(&data[..floats], times)));
                 }
             });
             let factor = if shared { 1 } else { threads * ((1 << 22) / floats) };
@@ -113,7 +141,9 @@ impl Limits {
             black_box(&mut to);
         });
         let copy = (half * 8) as f64 / time;
-        let flops = multiply_add_rate(cpu.isa(), threads, effort);
+        let flops = multiply_add_rate(cpu, threads, effort);
+        let rounds = if effort.repeats == 1 { 1 << 10 } else { 1 << 18 };
+        let pair_flops = rate(threads, effort, || cpu.call(peak::Pairs(rounds)));
         let mut values: Vec<_> = (0..threads).map(|_| AlignedVec::zeros(NEAR)).collect();
         let time = fastest(effort, || {
             values.par_iter_mut().for_each(|values| {
@@ -124,7 +154,7 @@ impl Limits {
             });
         });
         let exps = (threads * NEAR * 64) as f64 / time;
-        Limits { threads, read, copy, flops, exps }
+        Limits { threads, read, copy, flops, pair_flops, exps }
     }
 
     /// The read bandwidth of the largest storage measured that is not above `resident`: the
@@ -138,17 +168,25 @@ impl Limits {
     /// The least time in seconds that `work` takes: the largest of bytes over bandwidth, operations
     /// over their peak and exponentials over theirs.
     pub fn floor(&self, work: Work) -> f64 {
-        let bytes = work.bytes / self.bandwidth(work.resident);
-        bytes.max(work.flops / self.flops).max(work.exps / self.exps)
+        let streamed = work.streamed / self.bandwidth(f64::INFINITY);
+        let bytes = work.bytes / self.bandwidth(work.resident) + streamed;
+        // The two kinds of multiply-adds share the multipliers.
+        let products = work.flops / self.flops + work.pair_flops / self.pair_flops;
+        bytes.max(products).max(work.exps / self.exps)
     }
 }
 
-/// Multiplications and additions a second of one instruction set, on the current pool.
-pub fn multiply_add_rate(isa: IsaKind, threads: usize, effort: Effort) -> f64 {
+/// Multiplications and additions of `f32` a second of one instruction set, on the current pool.
+pub fn multiply_add_rate(cpu: Cpu, threads: usize, effort: Effort) -> f64 {
     let rounds = if effort.repeats == 1 { 1 << 10 } else { 1 << 18 };
-    let mut flops = 0.0;
+    rate(threads, effort, || cpu.call(peak::Floats(rounds)))
+}
+
+/// Operations a second where all threads do `work`, which gives how many it does.
+fn rate(threads: usize, effort: Effort, work: impl Fn() -> f64 + Sync) -> f64 {
+    let mut count = 0.0;
     let time = fastest(effort, || {
-        flops = (0..threads).into_par_iter().map(|_| peak::multiply_add(isa, rounds)).sum();
+        count = (0..threads).into_par_iter().map(|_| work()).sum();
     });
-    flops / time
+    count / time
 }

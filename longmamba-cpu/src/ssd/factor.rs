@@ -1,0 +1,104 @@
+//! What the products inside a chunk are made of: `f32`, or values rounded to `bf16`, in pairs.
+
+use crate::dispatch::Scratched;
+use crate::isa::tile::{Factor, Left, Right};
+use crate::isa::{Isa, Pair};
+
+/// A factor that a chunk's values can be given as.
+pub(super) trait ChunkFactor: Factor + Scratched {
+    /// Tokens of a chunk. The work inside a chunk grows with it, that between chunks shrinks.
+    const CHUNK: usize;
+    /// Neighbours in k that are one factor.
+    const STEP: usize;
+
+    /// The left factor of `rows` rows and `depth` values each, those that neighbour in k side by side. `room` is
+    /// for rows of `depth / STEP` factors, rounded up.
+    fn left<'a, I: Isa>(
+        isa: I,
+        from: Left<'a>,
+        shape: [usize; 2],
+        room: &'a mut [Self],
+    ) -> Left<'a, Self>;
+
+    /// What [`left`](Self::left) gave for the same, with `room` as it left it.
+    fn again<'a>(from: Left<'a>, depth: usize, room: &'a [Self]) -> Left<'a, Self>;
+
+    /// The right factor of `depth` rows of `width` values, whole vectors. `room` is for `depth / STEP` such
+    /// rows, rounded up.
+    fn right<'a, I: Isa>(
+        isa: I,
+        from: &'a [f32],
+        shape: [usize; 2],
+        room: &'a mut [Self],
+    ) -> Right<'a, Self>;
+}
+
+impl ChunkFactor for f32 {
+    /// 32 and 64 are equally good at 128 states, and 32 is better at 64.
+    const CHUNK: usize = 32;
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn left<'a, I: Isa>(_: I, from: Left<'a>, _: [usize; 2], _: &'a mut [f32]) -> Left<'a> {
+        from
+    }
+    #[inline(always)]
+    fn again<'a>(from: Left<'a>, _: usize, _: &'a [f32]) -> Left<'a> {
+        from
+    }
+    #[inline(always)]
+    fn right<'a, I: Isa>(
+        _: I,
+        from: &'a [f32],
+        [_, width]: [usize; 2],
+        _: &'a mut [f32],
+    ) -> Right<'a> {
+        Right { data: from, depth_stride: width }
+    }
+}
+
+impl ChunkFactor for Pair {
+    const CHUNK: usize = 64;
+    const STEP: usize = 2;
+
+    #[inline(always)]
+    fn left<'a, I: Isa>(
+        isa: I,
+        from: Left<'a>,
+        [rows, depth]: [usize; 2],
+        room: &'a mut [Pair],
+    ) -> Left<'a, Pair> {
+        let pairs = depth.div_ceil(2);
+        for (i, row) in room.chunks_exact_mut(pairs.max(1)).take(rows).enumerate() {
+            let from = &from.data[i * from.row_stride..][..depth];
+            let row = row.as_flattened_mut();
+            for k in (0..row.len()).step_by(I::LANES) {
+                let end = row.len().min(k + I::LANES);
+                isa.store_rounded(isa.load_at(from, k), &mut row[k..end]);
+            }
+        }
+        Self::again(from, depth, room)
+    }
+    #[inline(always)]
+    fn again<'a>(_: Left<'a>, depth: usize, room: &'a [Pair]) -> Left<'a, Pair> {
+        Left { data: room, row_stride: depth.div_ceil(2), depth_stride: 1 }
+    }
+    #[inline(always)]
+    fn right<'a, I: Isa>(
+        isa: I,
+        from: &'a [f32],
+        [depth, width]: [usize; 2],
+        room: &'a mut [Pair],
+    ) -> Right<'a, Pair> {
+        for (k, row) in room.chunks_exact_mut(width.max(1)).take(depth.div_ceil(2)).enumerate() {
+            let first = &from[2 * k * width..][..width];
+            let second = from.get((2 * k + 1) * width..(2 * k + 2) * width);
+            let second = second.filter(|_| 2 * k + 1 < depth);
+            for j in (0..width).step_by(I::LANES) {
+                let b = second.map_or(isa.zero(), |second| isa.load(&second[j..]));
+                isa.store_pairs(isa.join(isa.load(&first[j..]), b), &mut row[j..]);
+            }
+        }
+        Right { data: room, depth_stride: width }
+    }
+}
