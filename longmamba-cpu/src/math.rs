@@ -65,7 +65,7 @@ pub(crate) fn exp_nonpositive<I: Isa, const N: usize>(isa: I, x: [I::V; N]) -> [
 /// (relative error 9.4e-8). n is found by adding 1.5·2²³, which leaves it in the lowest bits, ready to be
 /// added to the exponent.
 ///
-/// Within 2.1 ULP. (Where `u` is itself a rounded product, that weighs |u|·4e-8 more.)
+/// Within 2.2 ULP. (Where `u` is itself a rounded product, that weighs |u|·4e-8 more.)
 #[inline(always)]
 pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
     const P: [f32; 5] = [0.693_147, 0.240_222_46, 0.055_507_08, 0.009_671_361, 0.001_327_089_7];

@@ -9,8 +9,8 @@ use super::{
 use crate::config::Rope;
 use crate::{Error, Result};
 use longmamba_core::{
-    AlignedVec, AnyView, ChannelStats, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
-    SsdInputs, SsdOut, Tensor, View, ViewMut,
+    AlignedVec, AnyView, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut,
+    Ssd, SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
 use longmamba_cpu::limits::Work;
 use longmamba_cpu::{Accumulate, AttentionArgs, Cpu, KV_PAGE, Rotation, Scratch};
@@ -22,6 +22,12 @@ use std::time::Instant;
 use views::start;
 
 /// The processor, with a thread pool of its own or the caller's.
+///
+/// State, Δ, sums and small weights are `f32`; large weights keep the type that they have in the file. Where
+/// that is `bf16`, and the processor multiplies `bf16` faster than `f32` ([`Cpu::has_fast_bf16`]), activations are
+/// rounded to `bf16` where they meet such a weight, and in the chunks of a Mamba-2 scan. Logits then differ from
+/// those of [`CpuBackend::exact`] in the third digit or so, as they do with every other implementation that
+/// computes in `bf16`.
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
     cpu: Cpu,
@@ -52,6 +58,13 @@ impl CpuBackend {
         };
         let pool = threads.map(start).transpose()?.map(Arc::new);
         Ok(CpuBackend { cpu, pool, rounds: cpu.has_fast_bf16(), profile: None })
+    }
+
+    /// The same, with all activations in `f32`, whatever the type of the weights: what references are compared
+    /// with. The sums are then the same on every processor but for their last digits.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        CpuBackend { rounds: false, ..self }
     }
 
     /// The same, and notes from now on what each stage takes. Stages are timed one by one, so nothing else
@@ -157,7 +170,8 @@ impl Backend for CpuBackend {
     }
 
     fn sequences_at_once(&self) -> usize {
-        self.threads()
+        // Stages are timed one by one.
+        if self.profile.is_some() { 1 } else { self.threads() }
     }
 
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -376,7 +390,10 @@ impl Backend for CpuBackend {
                     state: start(state, [1, heads, d_state, head_dim])?.permute([0, 1, 3, 2])?,
                     stats: stats(sums),
                 };
-                Ok(self.cpu.ssd(&args, out, scratch)?)
+                Ok(match self.rounds && recurrence.dtype == DType::BF16 {
+                    true => self.cpu.ssd_bf16(&args, out, scratch),
+                    false => self.cpu.ssd(&args, out, scratch),
+                }?)
             },
         )
     }

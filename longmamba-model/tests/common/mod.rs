@@ -27,7 +27,7 @@ pub fn folders() -> Vec<String> {
 }
 
 pub fn backend() -> CpuBackend {
-    CpuBackend::new(None).unwrap()
+    CpuBackend::new(None).unwrap().exact()
 }
 
 /// What logits may differ from the reference in a fixture.

@@ -60,7 +60,7 @@ enum AggregateArg {
 
 impl Calibrate {
     pub fn run(self, output: &Output) -> Outcome {
-        on_device!(self.device, |backend| self.on(backend, output))
+        on_device!(self.device.exactly(), |backend| self.on(backend, output))
     }
 
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {

@@ -6,14 +6,21 @@ use crate::failure::Outcome;
 use clap::Args;
 use longmamba_model::CpuBackend;
 #[cfg(feature = "cuda")]
-use longmamba_model::CudaBackend;
+use longmamba_model::{CudaBackend, Precision};
 use std::str::FromStr;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DeviceArg {
     /// cpu, cuda, or cuda:N for the device with number N
     #[arg(long = "device", value_name = "DEVICE", default_value = "cpu")]
     pub kind: Device,
+    /// Threads on the CPU [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = crate::args::length)]
+    threads: Option<usize>,
+    /// Compute in f32 also where weights have 16 bits; else activations are rounded to the weights' type where
+    /// that is faster
+    #[arg(long)]
+    exact: bool,
     /// What takes the matrix products of long prompts on a GPU
     #[cfg(feature = "cuda")]
     #[arg(long, value_enum, default_value = "own")]
@@ -30,17 +37,26 @@ enum Matmul {
 }
 
 impl DeviceArg {
+    /// The same with `--exact`, for what is compared with a reference.
+    pub fn exactly(&self) -> Self {
+        DeviceArg { exact: true, ..self.clone() }
+    }
+
     pub fn cpu(&self) -> Outcome<CpuBackend> {
         #[cfg(feature = "cuda")]
         if self.matmul == Matmul::Cublaslt {
             return Err(Failure::input("--matmul cublaslt is for --device cuda"));
         }
-        Ok(CpuBackend::new(None)?)
+        let backend = CpuBackend::new(self.threads)?;
+        Ok(if self.exact { backend.exact() } else { backend })
     }
 
     #[cfg(feature = "cuda")]
     pub fn cuda(&self, number: usize) -> Outcome<CudaBackend> {
-        let backend = CudaBackend::new(number)?;
+        let backend = match self.exact {
+            true => CudaBackend::with_precision(number, Precision::Exact)?,
+            false => CudaBackend::new(number)?,
+        };
         match self.matmul {
             Matmul::Own => Ok(backend),
             Matmul::Cublaslt => Ok(backend.with_cublas_lt()?),

@@ -1,5 +1,5 @@
 use crate::args::{Lengths, Method, ModelArg, PlanArgs};
-use crate::device::{DeviceArg, on_device};
+use crate::device::{Device, DeviceArg, on_device};
 use crate::failure::{Failure, Outcome};
 use crate::figures;
 use crate::output::{Output, Table, count, with_error};
@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use longmamba_model::Backend;
 use longmamba_model::eval::perplexity::{Perplexity, Windows, perplexity_in, window_count};
 use longmamba_model::eval::run::Settings;
+use longmamba_model::limits::{Effort, Limits};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -53,6 +54,10 @@ pub struct Ppl {
     plan: PlanArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// Also print what each stage took, and how long the machine needs for it at least; on the CPU, one window at
+    /// a time
+    #[arg(long)]
+    profile: bool,
 }
 
 /// Both read a window whole, from a fresh state; ours reads it in chunks, which is the same.
@@ -76,7 +81,19 @@ impl Protocol {
 
 impl Ppl {
     pub fn run(self, output: &Output) -> Outcome {
-        on_device!(self.device, |backend| self.on(backend, output))
+        if !self.profile {
+            return on_device!(self.device, |backend| self.on(backend, output));
+        }
+        if self.device.kind != Device::Cpu {
+            return Err(Failure::input("--profile is for --device cpu"));
+        }
+        let backend = self.device.cpu()?.profiled();
+        self.on(backend.clone(), output)?;
+        output.note("measuring what the machine can do");
+        let limits = backend.run(|| Limits::measure(Effort::FULL));
+        // The result is on stdout, whole; this is about it.
+        eprint!("{}", backend.profile().map_or(String::new(), |profile| profile.table(&limits)));
+        Ok(())
     }
 
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {
