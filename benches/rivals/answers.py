@@ -5,8 +5,8 @@ import numpy as np
 from engines import Job
 from process import Failed, Process, TooLong
 
-# ‖logits − ours in f32‖ / ‖ours in f32‖ that is let pass; logits that have nothing to do with each other are at
-# about 1.4. The weights of f32 and bf16 are the same numbers, so what differs is the arithmetic. In 8 bits the
+# ‖logits − ours in f32‖ / ‖ours in f32‖ that is let pass; logits that have nothing to do with each other are
+# at about 1.4. The weights of f32 and bf16 are the same numbers, so what differs is the arithmetic. In 8 bits the
 # weights differ, too, and random ones more than trained ones.
 BOUND = {"f32": 1e-4, "bf16": 0.1, "q8": 0.2}
 TIMEOUT = 1200
@@ -15,13 +15,13 @@ TIMEOUT = 1200
 def logits(engine, job, path):
     if not path.exists():
         partial = path.with_suffix(".partial")
-        process = Process(engine.answer(job, partial), engine.environment(job))
-        try:
-            while process.line(TIMEOUT):
-                pass
-        except TooLong:
-            raise Failed(f"no logits after {TIMEOUT} s") from None
-        process.check()
+        with Process(engine.answer(job, partial), engine.environment(job)) as process:
+            try:
+                while process.line(TIMEOUT):
+                    pass
+            except TooLong:
+                raise Failed(f"no logits after {TIMEOUT} s") from None
+            process.check()
         partial.rename(path)
     return np.fromfile(path, dtype=np.float32)
 

@@ -23,7 +23,7 @@ from engines import Cell, Job
 from process import Failed, Process, TooLong
 from rows import Rows
 
-# Loading and warming up may take this long on top of the limit.
+# Seconds that loading and warming up may take on top of the limit, and ending.
 GRACE = 180
 
 
@@ -63,7 +63,7 @@ class Comparison:
                         if (make.name in options.engine if options.engine else make.usual)]
         self.ours = engines.Ours(folder)
         self.missing = {engine.name: why for engine in self.engines if (why := engine.missing())}
-        self.took, self.done = {}, 0
+        self.took = {}
 
     def jobs(self):
         o = self.options
@@ -86,16 +86,16 @@ class Comparison:
 
     def turn(self, engine, job, number, place, rest):
         """One engine's turn: what it has not measured in this round."""
+        place = f"{place} {job}, round {number + 1}: {engine.name}"
+        if not self.rows.answer(engine.name, job.shape, job.dtype) and not self.ours.missing():
+            self.say(f"{place}, weights and answer")
+            engine.model(job)
+            self.ours.model(Job(job.shape, "f32", job.threads))
+            self.rows.add(**answers.check(engine, self.ours, job, self.options.out / "answers"))
         open_cells = [cell for cell in self.cells() if not self.rows.measured(engine.name, job, cell, number)
                       and not self.rows.closed(engine.name, job, cell, self.options.limit)]
         if not open_cells:
             return
-        place = f"{place} {job}, round {number + 1}: {engine.name}"
-        self.say(f"{place}, weights and answer")
-        engine.model(job)
-        if not self.rows.answer(engine.name, job.shape, job.dtype) and not self.ours.missing():
-            self.ours.model(Job(job.shape, "f32", job.threads))
-            self.rows.add(**answers.check(engine, self.ours, job, self.options.out / "answers"))
         start = time.monotonic()
         for command, cells in engine.processes(job, open_cells, self.options.warm):
             self.measure(engine, job, number, command, cells, place, rest)
@@ -108,45 +108,42 @@ class Comparison:
                 self.rows.add(engine=engine.name, shape=job.shape, dtype=job.dtype, threads=job.threads,
                               kind=cell.kind, tokens=cell.tokens, round=number, **more)
 
-        limit, process = self.options.limit, Process(command, engine.environment(job))
-        grace = GRACE
-        for index, cell in enumerate(cells):
-            self.say(f"{place}, {cell}, {self.left(rest)}")
-            foreseen = self.foreseen(engine, job, cell)
-            if foreseen and foreseen > limit:
-                process.end()
-                for later in cells[index:]:
-                    add(later, over=limit, foreseen=foreseen * later.tokens / cell.tokens)
-                return
+        limit = self.options.limit
+        with Process(command, engine.environment(job)) as process:
+            for index, cell in enumerate(cells):
+                self.say(f"{place}, {cell}, {self.left(rest)}")
+                foreseen = self.foreseen(engine, job, cell)
+                if foreseen and foreseen > limit:
+                    for later in cells[index:]:
+                        add(later, over=limit, foreseen=foreseen * later.tokens / cell.tokens)
+                    return
+                try:
+                    # Twice, for not every engine keeps its pace.
+                    line = process.line(2 * limit + (GRACE if index == 0 else 0))
+                    if line is None:
+                        process.check()
+                        raise Failed("it ended without this figure")
+                except TooLong:
+                    for later in cells[index:]:
+                        add(later, over=limit)
+                    return
+                except Failed as failed:
+                    add(cell, failed=str(failed))
+                    for later in cells[index + 1:]:
+                        add(later, failed=f"not tried, for {cell} failed before it")
+                    return
+                found, seconds = engine.row(line)
+                if cell.kind != "warm" and found != cell:
+                    raise SystemExit(f"{engine.name} gave {found} where {cell} was due")
+                add(cell, seconds=seconds, tokens_per_s=cell.tokens / seconds, peak_rss_kb=process.peak_rss_kb())
             try:
-                # Twice, for not every engine keeps its pace.
-                line = process.line(2 * limit + grace)
-                if line is None:
-                    process.check()
-                    raise Failed("it ended without this figure")
-            except TooLong:
-                for later in cells[index:]:
-                    add(later, over=limit)
-                return
-            except Failed as failed:
-                add(cell, failed=str(failed))
-                for later in cells[index + 1:]:
-                    add(later, failed=f"not tried, for {cell} failed before it")
-                return
-            found, seconds = engine.row(line)
-            if cell.kind != "warm" and found != cell:
-                process.end()
-                raise SystemExit(f"{engine.name} gave {found} where {cell} was due")
-            add(cell, seconds=seconds, tokens_per_s=cell.tokens / seconds, peak_rss_kb=process.peak_rss_kb())
-            grace = 0
-        try:
-            while process.line(GRACE):
-                pass
-            process.check()
-        except (Failed, TooLong) as failed:
-            # Its figures cannot be trusted: logits that are no numbers, say.
-            for cell in cells:
-                add(cell, failed=str(failed) or "it did not end")
+                while process.line(GRACE):
+                    pass
+                process.check()
+            except (Failed, TooLong) as failed:
+                # Its figures cannot be trusted: logits that are no numbers, say.
+                for cell in cells:
+                    add(cell, failed=str(failed) or "it did not end")
 
     def foreseen(self, engine, job, cell):
         """Seconds for a prompt at the pace of the longest shorter one; nothing where that is not known."""
@@ -165,7 +162,8 @@ class Comparison:
         seconds = 0
         for job, _, engine in rest:
             of_engine = self.took.get(engine.name, {})
-            alike = [of_engine[job]] if job in of_engine else [t for j, t in of_engine.items() if j.shape == job.shape]
+            alike = [of_engine[job]] if job in of_engine else []
+            alike = alike or [t for j, t in of_engine.items() if j.shape == job.shape]
             alike = alike or list(of_engine.values()) or [t for of in self.took.values() for t in of.values()]
             seconds += statistics.mean(alike) if alike else 0
         return f"about {seconds / 60:.0f} min left" if seconds else "time left not known yet"

@@ -24,7 +24,7 @@ def memory_limit():
 
 
 class Process:
-    """Runs as soon as it is made; its lines of JSON are iterated over."""
+    """Runs from where it is made to the end of its `with`."""
 
     def __init__(self, command, environment):
         limit = memory_limit()
@@ -34,7 +34,18 @@ class Process:
             env=os.environ | environment, stdin=subprocess.DEVNULL,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
         self.lines = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.child.kill()
+        self.child.wait()
+        self.reader.join()
+        self.child.stdout.close()
+        self.errors.close()
 
     def _read(self):
         for line in self.child.stdout:
@@ -47,7 +58,6 @@ class Process:
             try:
                 line = self.lines.get(timeout=timeout)
             except queue.Empty:
-                self.end()
                 raise TooLong from None
             if line is None or line.startswith("{"):
                 return line
@@ -59,10 +69,6 @@ class Process:
                 return next((int(line.split()[1]) for line in file if line.startswith("VmHWM")), None)
         except OSError:
             return None
-
-    def end(self):
-        self.child.kill()
-        self.child.wait()
 
     def check(self):
         """Waits for the end. Raises Failed with the last line it complained with."""
