@@ -1,11 +1,13 @@
 """The rows as Markdown: medians over rounds, and how many times as fast ours is."""
 
+import os
+import platform
 import statistics
 
 
 def tables(rows, engines, missing):
     """All tables. `missing`: why engines are not there, by name."""
-    out = []
+    out = [machine()]
     for job, cells in rows.jobs().items():
         out.append(f"\n### {job}\n")
         names = [engine.name for engine in engines if engine.name not in missing]
@@ -19,6 +21,14 @@ def tables(rows, engines, missing):
                "foreseen from the shorter length.\n")
     out += [f"- {engine.name}: {missing.get(engine.name, engine.computes)}" for engine in engines]
     return "\n".join(out)
+
+
+def machine():
+    """The processor and the memory of this machine."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GiB."
 
 
 def head(rows, name, job):
