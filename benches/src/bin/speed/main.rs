@@ -1,0 +1,58 @@
+//! One model, timed end to end on the CPU: prompts of several lengths, and writing token by token.
+//!
+//! ```text
+//! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
+//!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
+//!     [--compute auto] [--logits FILE]
+//! ```
+//!
+//! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
+//! f32. `benches/rivals` compares this with other engines.
+
+mod cells;
+
+use cells::{Engine, Options, Result, run};
+use longmamba_model::{CpuBackend, Model, Session, SessionOptions};
+use std::sync::Arc;
+
+struct Ours {
+    model: Arc<Model<CpuBackend>>,
+    session: Session<CpuBackend>,
+    options: SessionOptions,
+}
+
+fn main() -> Result<()> {
+    run("ours", |options| {
+        let model = Model::load(&options.model, backend(options)?)?;
+        let mut session = SessionOptions::default();
+        session.chunk_len = options.chunk.unwrap_or(session.chunk_len);
+        Ok(Ours { session: model.session(session.clone())?, options: session, model })
+    })
+}
+
+/// The processor, computing in the numbers that are asked for.
+fn backend(options: &Options) -> Result<CpuBackend> {
+    match options.compute.as_deref() {
+        None | Some("auto") => Ok(CpuBackend::new(Some(options.threads))?),
+        Some(other) => Err(format!("--compute knows auto, not {other:?}").into()),
+    }
+}
+
+impl Engine for Ours {
+    fn reset(&mut self) -> Result<()> {
+        self.session = self.model.session(self.options.clone())?;
+        Ok(())
+    }
+
+    fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        Ok(self.session.prefill(tokens)?)
+    }
+
+    fn step(&mut self, token: u32) -> Result<()> {
+        Ok(self.session.step(token)?)
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        Ok(self.session.logits().to_vec())
+    }
+}
