@@ -84,13 +84,15 @@ impl Cpu {
         let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
         let [rows, inputs] = x.shape();
         let pairs = inputs.div_ceil(2);
+        let stride = prefill::stride(pairs);
         let panel_len = if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(pairs) };
         let panels = rayon::current_num_threads();
-        let (rounded, panels) = scratch.pairs_and_slots(rows * pairs, panels, panel_len);
-        let round = Round { cpu: *self, x, out: rounded, pairs };
+        let (rounded, panels) = scratch.room_and_slots(rows * stride, panels, panel_len);
+        let round = Round { cpu: *self, x, out: rounded, pairs, stride };
         let least = round.least_units();
         parallel(round, least);
-        let x: View<'_, Pair, 2> = View::with_layout(rounded, Layout::contiguous([rows, pairs])?)?;
+        let x: View<'_, Pair, 2> =
+            View::with_layout(rounded, Layout::strided([rows, pairs], [stride, 1])?)?;
         match rows < PREFILL_ROWS {
             true => Decode::run(*self, x, w, out, accumulate),
             false => Prefill::run(*self, x, w, out, accumulate, panels),
@@ -119,8 +121,19 @@ where
     if x.shape()[0] < PREFILL_ROWS {
         Decode::<T, f32>::run(cpu, x, w, out, accumulate);
     } else {
-        let panels = rayon::current_num_threads();
-        let panels = scratch.slots(panels, prefill::panel_len(x.shape()[1]));
+        let [rows, inputs] = x.shape();
+        let count = rayon::current_num_threads();
+        let len = prefill::panel_len(inputs);
+        if !prefill::collides(x.layout().strides()[0]) {
+            let panels = scratch.slots(count, len);
+            Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
+            return Ok(());
+        }
+        let stride = prefill::stride(inputs);
+        let (copy, panels) = scratch.room_and_slots(rows * stride, count, len);
+        let layout = Layout::strided([rows, inputs], [stride, 1])?;
+        cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
+        let x = View::with_layout(copy, layout)?;
         Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
     }
     Ok(())

@@ -40,16 +40,17 @@ impl Scratch {
         T::slots(&mut self.floats, &mut self.pairs, count, lens)
     }
 
-    /// Room for so many pairs, and slots.
-    pub(crate) fn pairs_and_slots(
+    /// Room for `room` elements, and slots.
+    pub(crate) fn room_and_slots<T: Scratched>(
         &mut self,
-        pairs: usize,
+        room: usize,
         count: usize,
         len: usize,
-    ) -> (&mut [Pair], Slots<'_, Pair>) {
-        grow(&mut self.pairs, pairs.next_multiple_of(LINE) + count * len.next_multiple_of(LINE));
-        let (first, rest) = self.pairs.split_at_mut(pairs.next_multiple_of(LINE));
-        (&mut first[..pairs], Slots::cut(rest, count, len).0)
+    ) -> (&mut [T], Slots<'_, T>) {
+        let memory = T::memory(&mut self.floats, &mut self.pairs);
+        grow(memory, room.next_multiple_of(LINE) + count * len.next_multiple_of(LINE));
+        let (first, rest) = memory.split_at_mut(room.next_multiple_of(LINE));
+        (&mut first[..room], Slots::cut(rest, count, len).0)
     }
 }
 
@@ -95,6 +96,12 @@ impl<'a, T> Slots<'a, T> {
 
 /// Elements of four bytes that [`Scratch`] has room for.
 pub(crate) trait Scratched: Copy + Zeroable {
+    /// That for these elements.
+    fn memory<'a>(
+        floats: &'a mut AlignedVec<f32>,
+        pairs: &'a mut AlignedVec<Pair>,
+    ) -> &'a mut AlignedVec<Self>;
+
     /// `count` slots of floats and as many of these.
     fn slots<'a>(
         floats: &'a mut AlignedVec<f32>,
@@ -105,6 +112,13 @@ pub(crate) trait Scratched: Copy + Zeroable {
 }
 
 impl Scratched for f32 {
+    fn memory<'a>(
+        floats: &'a mut AlignedVec<f32>,
+        _: &'a mut AlignedVec<Pair>,
+    ) -> &'a mut AlignedVec<f32> {
+        floats
+    }
+
     fn slots<'a>(
         floats: &'a mut AlignedVec<f32>,
         _: &'a mut AlignedVec<Pair>,
@@ -118,6 +132,13 @@ impl Scratched for f32 {
 }
 
 impl Scratched for Pair {
+    fn memory<'a>(
+        _: &'a mut AlignedVec<f32>,
+        pairs: &'a mut AlignedVec<Pair>,
+    ) -> &'a mut AlignedVec<Pair> {
+        pairs
+    }
+
     fn slots<'a>(
         floats: &'a mut AlignedVec<f32>,
         pairs: &'a mut AlignedVec<Pair>,

@@ -40,6 +40,17 @@ pub(super) struct Prefill<'a, T, F> {
     panels: Slots<'a, F>,
 }
 
+/// Whether rows of x so many factors apart are in each other's way: a tile reads a dozen of them side by side, and
+/// where they are a power of two apart the nearest cache has one place for all of them.
+pub(super) fn collides(stride: usize) -> bool {
+    stride.is_multiple_of(256)
+}
+
+/// A distance for rows of `depth` factors at which they are not.
+pub(super) fn stride(depth: usize) -> usize {
+    if collides(depth) { depth + 16 } else { depth }
+}
+
 /// Factors of a panel of a product with `depth` factors a row.
 pub(super) fn panel_len(depth: usize) -> usize {
     // Whole vectors are written, of the longest there are.

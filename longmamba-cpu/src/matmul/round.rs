@@ -9,9 +9,10 @@ pub(super) struct Round<'a> {
     pub(super) cpu: Cpu,
     /// `[rows, inputs]`
     pub(super) x: View<'a, f32, 2>,
-    /// `[rows, pairs]`; a last pair without a second ends in 0.
+    /// `[rows, pairs]`, `stride` apart; a last pair without a second ends in 0.
     pub(super) out: &'a mut [Pair],
     pub(super) pairs: usize,
+    pub(super) stride: usize,
 }
 
 impl Round<'_> {
@@ -27,10 +28,10 @@ impl Divide for Round<'_> {
     }
 
     fn divide(self, at: usize) -> (Self, Self) {
-        let Round { cpu, x, pairs, .. } = self;
+        let Round { cpu, x, pairs, stride, .. } = self;
         let (x, x_) = crate::check::cut(x, 0, at);
-        let (out, out_) = self.out.split_at_mut(at * pairs);
-        (Round { cpu, x, out, pairs }, Round { cpu, x: x_, out: out_, pairs })
+        let (out, out_) = self.out.split_at_mut(at * stride);
+        (Round { cpu, x, out, pairs, stride }, Round { cpu, x: x_, out: out_, pairs, stride })
     }
 
     fn run(self) {
@@ -44,9 +45,9 @@ impl Kernel for Round<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let [_, inputs] = self.x.shape();
-        for (r, out) in self.out.chunks_exact_mut(self.pairs).enumerate() {
+        for (r, out) in self.out.chunks_exact_mut(self.stride).enumerate() {
             let x = &self.x.row([r, 0])[..inputs];
-            let out = out.as_flattened_mut();
+            let out = out[..self.pairs].as_flattened_mut();
             let mut k = 0;
             while k < out.len() {
                 let end = out.len().min(k + I::LANES);

@@ -261,6 +261,25 @@ impl<F: ChunkFactor> Scan<'_, F> {
         F::left(isa, b, [d_state, n], work.b_factors);
     }
 
+    /// Has the rows of y that head `i` of the line is about to write brought near, and of x those that the next
+    /// head reads: short pieces far apart, which the processor does not foresee.
+    #[inline(always)]
+    fn ask_for<I: Isa>(&self, isa: I, place: Place, i: usize) {
+        let Place { b, k, count, token, n, .. } = place;
+        let [_, _, _, head_dim] = self.state.shape();
+        let lines = |row: &[f32]| {
+            for line in (0..head_dim).step_by(LINE) {
+                isa.prefetch(row.as_ptr().wrapping_add(line));
+            }
+        };
+        for t in token..token + n {
+            lines(self.y.row([b, t, k + i, 0], head_dim));
+            if i + 1 < count {
+                lines(self.args.x.row([self.sequence + b, t, self.head + k + i + 1, 0]));
+            }
+        }
+    }
+
     /// All of a chunk for head `i` of the line.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "the body of the loop over heads")]
@@ -292,6 +311,8 @@ impl<F: ChunkFactor> Scan<'_, F> {
             }
         }
 
+        self.ask_for(isa, place, i);
+
         // What the state before the chunk gives, and D·x.
         let states = &mut work.states[i * d_state * width..][..d_state * width];
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
@@ -322,7 +343,10 @@ impl<F: ChunkFactor> Scan<'_, F> {
             multiply(isa, left, right, depth.div_ceil(F::STEP), &mut block(out, rows), true);
         }
         for (t, y) in work.y.chunks_exact(width.max(1)).take(n).enumerate() {
-            self.y.row_mut([b, token + t, k + i, 0], head_dim).copy_from_slice(&y[..head_dim]);
+            let out = self.y.row_mut([b, token + t, k + i, 0], head_dim);
+            for p in (0..head_dim).step_by(I::LANES) {
+                isa.store_at(isa.load(&y[p..]), out, p);
+            }
         }
 
         let whole = isa.splat(decay.whole);

@@ -92,11 +92,12 @@ impl ChunkFactor for Pair {
     ) -> Right<'a, Pair> {
         for (k, row) in room.chunks_exact_mut(width.max(1)).take(depth.div_ceil(2)).enumerate() {
             let first = &from[2 * k * width..][..width];
-            let second = from.get((2 * k + 1) * width..(2 * k + 2) * width);
-            let second = second.filter(|_| 2 * k + 1 < depth);
+            let whole = 2 * k + 1 < depth;
+            let second = if whole { &from[(2 * k + 1) * width..][..width] } else { first };
             for j in (0..width).step_by(I::LANES) {
-                let b = second.map_or(isa.zero(), |second| isa.load(&second[j..]));
-                isa.store_pairs(isa.join(isa.load(&first[j..]), b), &mut row[j..]);
+                let a = isa.load(&first[j..]);
+                let b = if whole { isa.load(&second[j..]) } else { isa.zero() };
+                isa.store_pairs(isa.join(a, b), &mut row[j..]);
             }
         }
         Right { data: room, depth_stride: width }
