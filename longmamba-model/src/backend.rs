@@ -12,7 +12,7 @@ mod parameters;
 mod step;
 
 pub use columns::{Columns, ColumnsMut};
-pub use cpu::{CpuBackend, Profile, Spent, Stage};
+pub use cpu::{CpuBackend, CpuBuffer, Profile, Spent, Stage};
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
 pub use inputs::{AttentionInputs, Position, ScanInputs, SsdStageInputs};

@@ -178,9 +178,9 @@ mod workspace;
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;
 pub use backend::{
-    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, DeltaSums,
-    GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Profile, Recurrence, ScanInputs,
-    SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, CpuBuffer,
+    DeltaSums, GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Profile, Recurrence,
+    ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
 };
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};

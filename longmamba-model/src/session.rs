@@ -38,7 +38,7 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     fn default() -> Self {
         SessionOptions {
-            chunk_len: 256,
+            chunk_len: 512,
             plan: None,
             lookup: Lookup::default(),
             threshold_scale: 1.0,

@@ -1,3 +1,4 @@
+mod buffer;
 mod pages;
 mod profile;
 mod views;
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::config::Rope;
 use crate::{Error, Result};
+pub use buffer::CpuBuffer;
 use longmamba_core::{
     AlignedVec, AnyView, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut,
     Ssd, SsdInputs, SsdOut, Tensor, View, ViewMut,
@@ -106,7 +108,7 @@ impl CpuBackend {
     }
 }
 
-type Buffer = AlignedVec<f32>;
+type Buffer = CpuBuffer;
 
 fn stats(sums: &mut DeltaSums) -> Option<ChannelStats<'_>> {
     let DeltaSums { delta_sum, kept_sum, kept } = sums;
@@ -135,7 +137,7 @@ impl Backend for CpuBackend {
     }
 
     fn buffer(&self, len: usize) -> Result<Buffer> {
-        Ok(AlignedVec::zeros(len))
+        Ok(CpuBuffer::zeros(len))
     }
 
     fn read(&self, buffer: &Buffer, first: usize, out: &mut [f32]) -> Result<()> {
@@ -318,11 +320,14 @@ impl Backend for CpuBackend {
             rows,
             "selective_scan",
             [inputs.x.width, inputs.b.width, 0],
-            profile::rows(
-                rows,
-                6 * inputs.x.width * (inputs.b.width + 1),
-                inputs.x.width * (inputs.b.width + 3),
-                4 * inputs.x.width + 2 * inputs.b.width,
+            profile::with_state(
+                profile::rows(
+                    rows,
+                    6 * inputs.x.width * (inputs.b.width + 1),
+                    inputs.x.width * (inputs.b.width + 3),
+                    4 * inputs.x.width + 2 * inputs.b.width,
+                ),
+                inputs.x.width * inputs.b.width,
             ),
             || {
                 let (d_inner, d_state) = (inputs.x.width, inputs.b.width);
@@ -364,11 +369,14 @@ impl Backend for CpuBackend {
             rows,
             "ssd",
             [inputs.x.width, inputs.b.width / inputs.groups, inputs.heads],
-            profile::rows(
-                rows,
-                4 * inputs.x.width * inputs.b.width / inputs.groups,
-                2 * inputs.heads,
-                2 * inputs.x.width + 2 * inputs.b.width,
+            profile::with_state(
+                profile::rows(
+                    rows,
+                    4 * inputs.x.width * inputs.b.width / inputs.groups,
+                    2 * inputs.heads,
+                    2 * inputs.x.width + 2 * inputs.b.width,
+                ),
+                inputs.x.width * inputs.b.width / inputs.groups,
             ),
             || {
                 let SsdStageInputs { x, heads, groups, .. } = inputs;

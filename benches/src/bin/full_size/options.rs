@@ -41,7 +41,7 @@ impl Options {
             device: Device::Cpu,
             prompts: Vec::new(),
             steps: 16,
-            chunk: 256,
+            chunk: 512,
             repeats: 1,
             filter: false,
             keep: false,

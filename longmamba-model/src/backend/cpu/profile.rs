@@ -102,6 +102,12 @@ pub(super) fn rows(rows: usize, flops: usize, exps: usize, floats: usize) -> Wor
     Work { flops: count(flops), exps: count(exps), bytes, resident: bytes, ..Work::default() }
 }
 
+/// The same, and a state of so many floats that is read and written. From layer to layer it is another, so that
+/// it comes from memory in a step.
+pub(super) fn with_state(work: Work, floats: usize) -> Work {
+    Work { streamed: 8.0 * floats as f64, ..work }
+}
+
 /// A linear map: its weights come from memory, as those of a model do that is larger than the caches.
 pub(super) fn linear(count: usize, linear: &Linear<CpuBackend>, rounds: bool) -> Work {
     let Linear { inputs, outputs, dtype, .. } = *linear;
