@@ -101,8 +101,7 @@ fn expect_rows_mut<const R: usize>(
 
 /// Whether a decay rate is finite and ≤ 0.
 fn is_rate(value: f32) -> bool {
-    // Both at once: a step of a small model would notice if this took long.
-    (value <= 0.0) & (value >= f32::MIN)
+    (f32::MIN..=0.0).contains(&value)
 }
 
 /// Whether all elements of `a` are decay rates, told by its storage where that holds nothing else.

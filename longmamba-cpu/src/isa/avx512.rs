@@ -251,7 +251,10 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     fn dot_pairs(self, a: __m512i, b: __m512i, sum: __m512) -> __m512 {
         if BF16 {
             // SAFETY: vectors of the same size; `self` proves AVX-512 BF16.
-            return unsafe { _mm512_dpbf16_ps(sum, transmute(a), transmute(b)) };
+            unsafe {
+                let a = transmute::<__m512i, __m512bh>(a);
+                return _mm512_dpbf16_ps(sum, a, transmute::<__m512i, __m512bh>(b));
+            }
         }
         op!({
             let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
