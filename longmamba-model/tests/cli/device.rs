@@ -82,8 +82,7 @@ fn every_family_is_verified_on_the_device() {
     }
 }
 
-/// A small one. The models' weights have 16 bits: on tensor cores activations are rounded to that, so bits
-/// per byte may differ in the third decimal; what is recalled is the same.
+/// A small one. It is computed exactly on either, so that the models write the same prose.
 #[test]
 fn the_demo_runs_on_the_device() {
     let demo = |device: &str| {

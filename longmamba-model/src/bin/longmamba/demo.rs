@@ -70,7 +70,7 @@ pub struct Row {
 
 impl Demo {
     pub fn run(self, output: &Output) -> Outcome {
-        on_device!(self.device, |backend| self.on(backend, output))
+        on_device!(self.device.exactly(), |backend| self.on(backend, output))
     }
 
     fn on<B: Backend>(&self, backend: B, output: &Output) -> Outcome {

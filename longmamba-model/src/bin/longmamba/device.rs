@@ -14,9 +14,6 @@ pub struct DeviceArg {
     /// cpu, cuda, or cuda:N for the device with number N
     #[arg(long = "device", value_name = "DEVICE", default_value = "cpu")]
     pub kind: Device,
-    /// Threads on the CPU [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = crate::args::length)]
-    threads: Option<usize>,
     /// Compute in f32 also where weights have 16 bits; else activations are rounded to the weights' type where
     /// that is faster
     #[arg(long)]
@@ -47,7 +44,7 @@ impl DeviceArg {
         if self.matmul == Matmul::Cublaslt {
             return Err(Failure::input("--matmul cublaslt is for --device cuda"));
         }
-        let backend = CpuBackend::new(self.threads)?;
+        let backend = CpuBackend::new(None)?;
         Ok(if self.exact { backend.exact() } else { backend })
     }
 
