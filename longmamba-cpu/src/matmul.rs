@@ -12,6 +12,7 @@ mod decode;
 mod operand;
 mod prefill;
 mod round;
+mod weights;
 
 use crate::check;
 use crate::dispatch::{Block, Cpu, Scratch, parallel};
@@ -23,6 +24,7 @@ use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
 use operand::Operand;
 use prefill::Prefill;
 use round::Round;
+use weights::Dense;
 
 /// From this many rows on, rearranging the weights pays.
 const PREFILL_ROWS: usize = 12;
@@ -92,8 +94,8 @@ impl Cpu {
         parallel(round, least);
         let x: View<'_, Pair, 2> = View::with_layout(rounded, Layout::contiguous([rows, pairs])?)?;
         match rows < PREFILL_ROWS {
-            true => Decode::run(*self, x, w, out, accumulate),
-            false => Prefill::run(*self, x, w, out, accumulate, panels),
+            true => Decode::run(*self, x, Dense(w), out, accumulate),
+            false => Prefill::run(*self, x, Dense(w), out, accumulate, panels),
         }
         Ok(())
     }
@@ -117,11 +119,11 @@ where
 {
     let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
     if x.shape()[0] < PREFILL_ROWS {
-        Decode::<T, f32>::run(cpu, x, w, out, accumulate);
+        Decode::run(cpu, x, Dense(w), out, accumulate);
     } else {
         let panels = rayon::current_num_threads();
         let panels = scratch.slots(panels, prefill::panel_len(x.shape()[1]));
-        Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
+        Prefill::run(cpu, x, Dense(w), out, accumulate, panels);
     }
     Ok(())
 }
