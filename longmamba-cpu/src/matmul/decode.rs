@@ -27,13 +27,7 @@ pub(super) struct Decode<'a, W, F> {
 
 impl<'a, W: Dots<F>, F: Factor> Decode<'a, W, F> {
     /// Runs it on all threads.
-    pub(super) fn run(
-        cpu: Cpu,
-        x: View<'a, F, 2>,
-        w: W,
-        out: Block<'a, f32, 2>,
-        accumulate: bool,
-    ) {
+    pub(super) fn run(cpu: Cpu, x: View<'a, F, 2>, w: W, out: Block<'a, f32, 2>, accumulate: bool) {
         // The groups of outputs that are worth a thread: some 4 µs of reading weights.
         let least = (1usize << 17).div_ceil((w.row_bytes() + OUTPUT) * GROUP);
         parallel(Decode { cpu, x, w, out, accumulate }, least);

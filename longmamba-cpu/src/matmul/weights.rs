@@ -9,7 +9,7 @@ use crate::widen::Weight;
 use longmamba_core::View;
 
 /// Sums that a dot product goes to in turn, so that one multiply-add need not wait for the last.
-pub(super) const CHAINS: usize = 4;
+const CHAINS: usize = 4;
 
 /// A matrix of weights, `[outputs, inputs]`.
 pub(super) trait Weights: Copy + Send + Sync {
@@ -26,8 +26,8 @@ pub(super) trait Weights: Copy + Send + Sync {
 /// Weights along which dot products with factors `F` are taken.
 pub(super) trait Dots<F: Factor>: Weights {
     /// The dot products of row `output` with some rows of x, all of the weights' length, in factors. Each is
-    /// taken in the same order, whatever is beside it: [`CHAINS`] chains of multiply-adds over its vectors in
-    /// turn, added at the end.
+    /// taken in the same order, whatever is beside it: a few chains of multiply-adds over its vectors in turn,
+    /// added at the end.
     fn dots<I: Isa, const ROWS: usize>(
         self,
         isa: I,
@@ -114,21 +114,13 @@ impl<T: Weight, F: Operand<T>> Dots<F> for Dense<'_, T> {
             k = end;
             chain += 1;
         }
-        total(isa, &sums)
+        let mut totals = [0.0; ROWS];
+        for (total, sums) in totals.iter_mut().zip(&sums) {
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            *total = isa.reduce_sum(sum);
+        }
+        totals
     }
-}
-
-/// The sums of chains and lanes.
-#[inline(always)]
-pub(super) fn total<I: Isa, const ROWS: usize>(
-    isa: I,
-    sums: &[[I::V; CHAINS]; ROWS],
-) -> [f32; ROWS] {
-    let mut totals = [0.0; ROWS];
-    for (total, sums) in totals.iter_mut().zip(sums) {
-        *total = isa.reduce_sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])));
-    }
-    totals
 }
 
 impl<T: Weight, F: Operand<T>> Panels<F> for Dense<'_, T> {
