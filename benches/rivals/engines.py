@@ -94,7 +94,7 @@ class Ours(Engine):
     name = "ours"
     computes = "logits of the last token of a prompt"
     # What --compute is for each dtype; none for those that we do not have.
-    compute = {"f32": "auto", "bf16": "auto"}
+    compute = {"f32": "auto", "bf16": "auto", "q8": "int8"}
     dtypes = tuple(compute)
 
     def program(self):

@@ -185,6 +185,35 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         self.load_bf16(&buffer)
     }
 
+    /// The first `LANES` bytes of `src` as signed whole numbers.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    fn load_i8(self, src: &[u8]) -> Self::V;
+
+    /// The lower and the upper four bits of the first `LANES` bytes of `src`, each less 8: -8 to 7.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    fn load_nibbles(self, src: &[u8]) -> [Self::V; 2];
+
+    /// The lower and the upper four bits of the first `2 · LANES` bytes of `src`, each less 8, as pairs of
+    /// neighbours.
+    ///
+    /// # Panics
+    /// Where `src` is shorter.
+    #[inline(always)]
+    fn load_nibble_pairs(self, src: &[u8]) -> [Self::P; 2] {
+        let mut lanes = [[[bf16::ZERO; 2]; 16]; 2];
+        let [low, high] = lanes.each_mut().map(|pairs| pairs.as_flattened_mut());
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(&src[..2 * Self::LANES]) {
+            *low = bf16::from_f32(f32::from(byte & 15) - 8.0);
+            *high = bf16::from_f32(f32::from(byte >> 4) - 8.0);
+        }
+        // SAFETY: sixteen pairs are at least a vector.
+        unsafe { [self.load_pairs_ptr(lanes[0].as_ptr()), self.load_pairs_ptr(lanes[1].as_ptr())] }
+    }
+
     /// Reads `LANES` pairs.
     ///
     /// # Safety

@@ -8,21 +8,26 @@
 //! Either takes its factors as `f32`, or, with `bf16` weights, in pairs of `bf16` (see [`operand`]), which
 //! some processors multiply at twice the rate.
 
+mod codes;
 mod decode;
 mod operand;
 mod prefill;
 mod round;
+mod weights;
 
 use crate::check;
-use crate::dispatch::{Block, Cpu, Scratch, parallel};
+use crate::dispatch::{Block, Cpu, Scratch, Slots, parallel};
 use crate::isa::{IsaKind, Pair};
+use crate::quantized::Quantized;
 use crate::widen::Weight;
+use codes::{Codes, Nibbles};
 use decode::Decode;
 use half::bf16;
 use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
 use operand::Operand;
 use prefill::Prefill;
 use round::Round;
+use weights::{Dense, Dots, Panels};
 
 /// From this many rows on, rearranging the weights pays.
 const PREFILL_ROWS: usize = 12;
@@ -81,21 +86,62 @@ impl Cpu {
         accumulate: Accumulate,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
-        let [rows, inputs] = x.shape();
-        let pairs = inputs.div_ceil(2);
-        let stride = prefill::stride(pairs);
-        let panel_len = if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(pairs) };
-        let panels = rayon::current_num_threads();
-        let (rounded, panels) = scratch.room_and_slots(rows * stride, panels, panel_len);
-        let round = Round { cpu: *self, x, out: rounded, pairs, stride };
-        let least = round.least_units();
-        parallel(round, least);
-        let x: View<'_, Pair, 2> =
-            View::with_layout(rounded, Layout::strided([rows, pairs], [stride, 1])?)?;
-        match rows < PREFILL_ROWS {
-            true => Decode::run(*self, x, w, out, accumulate),
-            false => Prefill::run(*self, x, w, out, accumulate, panels),
+        check::rows("w", &w, [w.shape()[0], x.shape()[1]])?;
+        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        let (x, panels) = rounded(*self, x, scratch)?;
+        match x.shape()[0] < PREFILL_ROWS {
+            true => Decode::run(*self, x, Dense(w), out, accumulate),
+            false => Prefill::run(*self, x, Dense(w), out, accumulate, panels),
+        }
+        Ok(())
+    }
+
+    /// As [`matmul`](Cpu::matmul), with quantised weights: the product of x with what [`Quantized::row`] gives.
+    ///
+    /// # Errors
+    /// As [`matmul`](Cpu::matmul).
+    pub fn matmul_quantized(
+        &self,
+        x: View<'_, f32, 2>,
+        w: &Quantized,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        product(*self, x, Codes::new(w), out, accumulate, scratch)
+    }
+
+    /// As [`matmul_quantized`](Cpu::matmul_quantized), with x rounded to `bf16` first, as in
+    /// [`matmul_bf16`](Cpu::matmul_bf16), and from 12 rows on the weights, too. Below 12 rows weights in 8 bits
+    /// take x as it is: that is no slower.
+    ///
+    /// # Errors
+    /// As [`matmul`](Cpu::matmul).
+    pub fn matmul_quantized_bf16(
+        &self,
+        x: View<'_, f32, 2>,
+        w: &Quantized,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let decodes = x.shape()[0] < PREFILL_ROWS;
+        let nibbles = Nibbles::new(Codes::new(w));
+        if decodes && nibbles.is_none() {
+            return self.matmul_quantized(x, w, out, accumulate, scratch);
+        }
+        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        let (x, panels) = rounded(*self, x, scratch)?;
+        match nibbles {
+            Some(nibbles) if decodes => Decode::run(*self, x, nibbles, out, accumulate),
+            _ => Prefill::run(*self, x, Codes::new(w), out, accumulate, panels),
         }
         Ok(())
     }
@@ -117,39 +163,68 @@ fn matmul<T: Weight>(
 where
     f32: Operand<T>,
 {
-    let Some((out, accumulate)) = checked(x, w, out, accumulate)? else { return Ok(()) };
-    if x.shape()[0] < PREFILL_ROWS {
-        Decode::<T, f32>::run(cpu, x, w, out, accumulate);
-    } else {
-        let [rows, inputs] = x.shape();
-        let count = rayon::current_num_threads();
-        let len = prefill::panel_len(inputs);
-        if !prefill::collides(x.layout().strides()[0]) {
-            let panels = scratch.slots(count, len);
-            Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
-            return Ok(());
-        }
-        let stride = prefill::stride(inputs);
-        let (copy, panels) = scratch.room_and_slots(rows * stride, count, len);
-        let layout = Layout::strided([rows, inputs], [stride, 1])?;
-        cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
-        let x = View::with_layout(copy, layout)?;
-        Prefill::<T, f32>::run(cpu, x, w, out, accumulate, panels);
+    check::rows("w", &w, [w.shape()[0], x.shape()[1]])?;
+    if let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? {
+        product(cpu, x, Dense(w), out, accumulate, scratch)?;
     }
     Ok(())
 }
 
-/// The output, and whether to add to it; `None` where that is all there was to do.
-fn checked<'a, T: Weight>(
+/// The product of factors in `f32`.
+fn product<W: Dots<f32> + Panels<f32>>(
+    cpu: Cpu,
     x: View<'_, f32, 2>,
-    w: View<'_, T, 2>,
+    w: W,
+    out: Block<'_, f32, 2>,
+    accumulate: bool,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let [rows, inputs] = x.shape();
+    if rows < PREFILL_ROWS {
+        Decode::run(cpu, x, w, out, accumulate);
+        return Ok(());
+    }
+    let (count, len) = (rayon::current_num_threads(), prefill::panel_len(inputs));
+    if !prefill::collides(x.layout().strides()[0]) {
+        Prefill::run(cpu, x, w, out, accumulate, scratch.slots(count, len));
+        return Ok(());
+    }
+    let stride = prefill::stride(inputs);
+    let layout = Layout::strided([rows, inputs], [stride, 1])?;
+    let (copy, panels) = scratch.room_and_slots(rows * stride, count, len);
+    cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
+    Prefill::run(cpu, View::with_layout(copy, layout)?, w, out, accumulate, panels);
+    Ok(())
+}
+
+/// x in pairs, and the panels that a product of them needs.
+fn rounded<'a>(
+    cpu: Cpu,
+    x: View<'_, f32, 2>,
+    scratch: &'a mut Scratch,
+) -> Result<(View<'a, Pair, 2>, Slots<'a, Pair>)> {
+    let [rows, inputs] = x.shape();
+    let pairs = inputs.div_ceil(2);
+    let stride = prefill::stride(pairs);
+    let panel_len = if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(pairs) };
+    let panels = rayon::current_num_threads();
+    let (rounded, panels) = scratch.room_and_slots(rows * stride, panels, panel_len);
+    let round = Round { cpu, x, out: &mut *rounded, pairs, stride };
+    let least = round.least_units();
+    parallel(round, least);
+    Ok((View::with_layout(rounded, Layout::strided([rows, pairs], [stride, 1])?)?, panels))
+}
+
+/// The output, and whether to add to it; `None` where that is all there was to do.
+fn checked<'a>(
+    x: View<'_, f32, 2>,
+    [outputs, depth]: [usize; 2],
     mut out: ViewMut<'a, f32, 2>,
     accumulate: Accumulate,
 ) -> Result<Option<(Block<'a, f32, 2>, bool)>> {
     let [rows, inputs] = x.shape();
-    let [outputs, _] = w.shape();
     check::rows("x", &x, [rows, inputs])?;
-    check::rows("w", &w, [outputs, inputs])?;
+    check::shape("w", [outputs, depth], [outputs, inputs])?;
     check::rows("out", &out.as_view(), [rows, outputs])?;
     let accumulate = accumulate == Accumulate::Yes;
     if rows == 0 || outputs == 0 {

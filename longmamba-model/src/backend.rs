@@ -12,7 +12,7 @@ mod parameters;
 mod step;
 
 pub use columns::{Columns, ColumnsMut};
-pub use cpu::{CpuBackend, CpuBuffer, Profile, Spent, Stage};
+pub use cpu::{CpuBackend, CpuBuffer, CpuMatrix, Profile, Spent, Stage};
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
 pub use inputs::{AttentionInputs, Position, ScanInputs, SsdStageInputs};
@@ -74,6 +74,10 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
 
     /// Takes over a large weight.
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix>;
+    /// The same weight as linear maps want it: as it is, or in fewer bits.
+    fn for_products(&self, weight: Self::Matrix) -> Result<Self::Matrix> {
+        Ok(weight)
+    }
     /// Takes over a small weight.
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector>;
     /// A model has been loaded: what only that needed can go.

@@ -179,8 +179,8 @@ mod workspace;
 pub use backend::CudaBackend;
 pub use backend::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, CpuBuffer,
-    DeltaSums, GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Profile, Recurrence,
-    ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
+    CpuMatrix, DeltaSums, GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Profile,
+    Recurrence, ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
 };
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};
@@ -194,7 +194,7 @@ pub use files::write_whole;
 pub use generate::{Ended, GenerateOptions, Generated, Timing, decode, generate, prefill_file};
 pub use import_plan::{ImportSettings, import_plan};
 pub use longmamba_core::{DType, policy};
-pub use longmamba_cpu::{Cpu, limits};
+pub use longmamba_cpu::{Cpu, Quantization, limits};
 #[cfg(feature = "cuda")]
 pub use longmamba_cuda::Precision;
 pub use model::{Model, WeightCount};

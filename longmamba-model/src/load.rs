@@ -31,11 +31,24 @@ impl<B: Backend> Loader<'_, B> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear<B>> {
+        let Linear { weight, dtype, .. } = self.plain_linear(name, outputs, inputs)?;
+        let tensor = format!("{name}.weight");
+        let weight = for_products(self.backend, weight, self.weights, &tensor)?;
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), &[outputs])).transpose()?;
+        Ok(Linear { weight, bias, inputs, outputs, dtype })
+    }
+
+    /// `name.weight` `[outputs, inputs]`, never quantised.
+    pub(crate) fn plain_linear(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Linear<B>> {
         let weight = self.weights.take(&format!("{name}.weight"), &[outputs, inputs])?;
         let dtype = weight.dtype();
         let weight = self.backend.matrix(weight)?;
-        let bias = bias.then(|| self.vector(&format!("{name}.bias"), &[outputs])).transpose()?;
-        Ok(Linear { weight, bias, inputs, outputs, dtype })
+        Ok(Linear { weight, bias: None, inputs, outputs, dtype })
     }
 
     /// `name.weight`, and `name.bias` for a layer norm.
@@ -82,6 +95,21 @@ impl<B: Backend> Loader<'_, B> {
         }
         Ok(a)
     }
+}
+
+/// The weight of a linear map as the device wants it; `tensor` of `weights` is named where it is not finite.
+pub(crate) fn for_products<B: Backend>(
+    backend: &B,
+    weight: B::Matrix,
+    weights: &Checkpoint,
+    tensor: &str,
+) -> Result<B::Matrix> {
+    backend.for_products(weight).map_err(|error| match error {
+        Error::Core(longmamba_core::Error::Value { index, .. }) => {
+            Error::NonFinite { path: weights.path_of_tensor(tensor), tensor: tensor.into(), index }
+        }
+        other => other,
+    })
 }
 
 /// `[rows, columns]` to `[columns, rows]`.

@@ -5,7 +5,7 @@ use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm};
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::config::{Config, LayerKind};
 use crate::layer::{Layer, Mixing, Mlp, norm_project};
-use crate::load::Loader;
+use crate::load::{Loader, for_products};
 use crate::mixer::{Mixer, Rates};
 use crate::names::{HEAD, drop_copies, shared_blocks};
 use crate::sequence::Sequence;
@@ -37,7 +37,7 @@ pub struct Model<B: Backend = CpuBackend> {
     embedding: B::Matrix,
     layers: Vec<Layer<B>>,
     final_norm: Norm<B>,
-    /// d_model → vocabulary; shares the embedding table where the head is tied.
+    /// d_model → vocabulary; shares the embedding table where the head is tied and not quantised.
     head: Linear<B>,
     fingerprint: Fingerprint,
     weights: WeightCount,
@@ -284,17 +284,19 @@ struct Parts<B: Backend> {
 impl<B: Backend> Parts<B> {
     fn load(config: &Config, weights: &mut Checkpoint, backend: &B) -> Result<Self> {
         let (inputs, outputs) = (config.d_model, config.vocab_rows);
-        let embedding = weights.take(config.format.embedding(weights), &[outputs, inputs])?;
+        let name = config.format.embedding(weights);
+        let embedding = weights.take(name, &[outputs, inputs])?;
         let dtype = embedding.dtype();
         let embedding = backend.matrix(embedding)?;
-        let (head, dtype) = match config.tied_head {
-            true => (embedding.clone(), dtype),
+        let (head, name, dtype) = match config.tied_head {
+            true => (embedding.clone(), name, dtype),
             false => {
                 let head = weights.take(HEAD, &[outputs, inputs])?;
                 let dtype = head.dtype();
-                (backend.matrix(head)?, dtype)
+                (backend.matrix(head)?, HEAD, dtype)
             }
         };
+        let head = for_products(backend, head, weights, name)?;
         let mut loader = Loader { config, weights, backend };
         let layers = layers(&mut loader)?;
         let final_norm = loader.norm(config.format.final_norm(), config.d_model)?;

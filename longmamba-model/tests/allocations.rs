@@ -4,7 +4,7 @@ mod common;
 
 use common::{Shape, VOCAB, random_tokens};
 use longmamba_model::{
-    CpuBackend, GenerateOptions, SampleOptions, Sampler, SessionOptions, decode,
+    CpuBackend, GenerateOptions, Quantization, SampleOptions, Sampler, SessionOptions, decode,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -17,7 +17,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[test]
 fn prefill_and_decode_allocate_nothing() {
     for threads in [1, 2] {
-        for mamba2 in [false, true] {
+        for (mamba2, weights) in [
+            (false, None),
+            (true, None),
+            (false, Some(Quantization::Int8)),
+            (true, Some(Quantization::Int4)),
+        ] {
             let shape = Shape {
                 mamba2,
                 seed: 1,
@@ -34,7 +39,11 @@ fn prefill_and_decode_allocate_nothing() {
             // Inside the pool, as an embedding program should be: handing work into a pool from
             // outside costs an allocation once in a while.
             pool.install(|| {
-                let model = shape.model_on(CpuBackend::new(None).unwrap());
+                let backend = CpuBackend::new(None).unwrap();
+                let model = shape.model_on(match weights {
+                    None => backend,
+                    Some(kind) => backend.quantized(kind),
+                });
                 let options = SessionOptions { chunk_len: 64, ..Default::default() };
                 let mut session = model.session(options).unwrap();
                 let tokens = random_tokens(2, 64 * 10 + 17);
@@ -57,7 +66,7 @@ fn prefill_and_decode_allocate_nothing() {
                 let change = region.change();
                 assert_eq!(
                     change.allocations, 0,
-                    "mamba2: {mamba2}, {threads} threads: {change:?}"
+                    "mamba2: {mamba2}, {weights:?}, {threads} threads: {change:?}"
                 );
                 assert_eq!(seen, 2 * 100 * VOCAB);
                 // The counter does count.

@@ -107,6 +107,29 @@ unsafe impl Isa for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, src: &[u8]) -> __m256 {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 8 bytes that are read; `self` proves AVX2.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(src.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn load_nibbles(self, src: &[u8]) -> [__m256; 2] {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 8 bytes that are read; `self` proves AVX2.
+        unsafe {
+            let bytes = _mm_loadl_epi64(src.as_ptr().cast());
+            // Lower bits in the first eight bytes, upper ones in the others; then a table of -8 to 7.
+            let both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16::<4>(bytes));
+            let table = _mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+            let codes = _mm_shuffle_epi8(table, _mm_and_si128(both, _mm_set1_epi8(15)));
+            let high = _mm_unpackhi_epi64(codes, codes);
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+            ]
+        }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         op!(_mm256_add_ps(a, b))
     }

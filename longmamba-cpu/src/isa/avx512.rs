@@ -32,6 +32,17 @@ impl<const BF16: bool> Avx512<BF16> {
     }
 }
 
+/// The `bf16` -8 to 7.
+static NIBBLES: [u16; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = ((i as f32 - 8.0).to_bits() >> 16) as u16;
+        i += 1;
+    }
+    table
+};
+
 impl Avx512<false> {
     /// Runs `kernel`, compiled for this instruction set.
     #[inline]
@@ -130,6 +141,43 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe {
             let narrow = _mm256_maskz_loadu_epi16(mask, src.as_ptr().cast());
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, src: &[u8]) -> __m512 {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 16 bytes that are read; `self` proves AVX-512 F.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(src.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn load_nibbles(self, src: &[u8]) -> [__m512; 2] {
+        assert!(src.len() >= Self::LANES);
+        // SAFETY: `src` has the 16 bytes that are read; `self` proves AVX-512 F.
+        unsafe {
+            let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(src.as_ptr().cast()));
+            // Of an index only the lowest four bits count.
+            let table = _mm512_setr_ps(
+                -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0,
+                7.0,
+            );
+            [
+                _mm512_permutexvar_ps(wide, table),
+                _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(wide), table),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_nibble_pairs(self, src: &[u8]) -> [__m512i; 2] {
+        assert!(src.len() >= 2 * Self::LANES);
+        // SAFETY: `src` has the 32 bytes that are read; `self` proves AVX-512 BW.
+        unsafe {
+            let wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(src.as_ptr().cast()));
+            // Twice the `bf16` -8 to 7: of an index the lowest five bits count, and the fifth is to be ignored.
+            let table = _mm512_broadcast_i64x4(_mm256_loadu_si256(NIBBLES.as_ptr().cast()));
+            [
+                _mm512_permutexvar_epi16(wide, table),
+                _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(wide), table),
+            ]
         }
     }
     #[inline(always)]

@@ -98,6 +98,31 @@ unsafe impl Isa for Neon {
         }
     }
     #[inline(always)]
+    fn load_i8(self, src: &[u8]) -> float32x4_t {
+        let four: [u8; 4] = std::array::from_fn(|i| src[i]);
+        op!({
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(u32::from_le_bytes(four)));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        })
+    }
+    #[inline(always)]
+    fn load_nibbles(self, src: &[u8]) -> [float32x4_t; 2] {
+        let four: [u8; 4] = std::array::from_fn(|i| src[i]);
+        op!({
+            let bytes = vreinterpret_u8_u32(vdup_n_u32(u32::from_le_bytes(four)));
+            // The lower four bits of each, and then the upper ones.
+            let both = vzip1_u32(
+                vreinterpret_u32_u8(vand_u8(bytes, vdup_n_u8(15))),
+                vreinterpret_u32_u8(vshr_n_u8::<4>(bytes)),
+            );
+            let wide = vmovl_s8(vsub_s8(vreinterpret_s8_u32(both), vdup_n_s8(8)));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide))),
+            ]
+        })
+    }
+    #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         op!(vaddq_f32(a, b))
     }

@@ -70,6 +70,16 @@ unsafe impl Isa for Scalar {
         lanes!(i => f32::from_bits(u32::from(src[i].to_bits()) << 16))
     }
     #[inline(always)]
+    fn load_i8(self, src: &[u8]) -> V {
+        let src = &src[..4];
+        lanes!(i => f32::from(src[i] as i8))
+    }
+    #[inline(always)]
+    fn load_nibbles(self, src: &[u8]) -> [V; 2] {
+        let src = &src[..4];
+        [lanes!(i => f32::from(src[i] & 15) - 8.0), lanes!(i => f32::from(src[i] >> 4) - 8.0)]
+    }
+    #[inline(always)]
     unsafe fn load_pairs_ptr(self, src: *const Pair) -> [Pair; 4] {
         // SAFETY: the caller vouches for four pairs; the read needs no alignment.
         unsafe { src.cast::<[Pair; 4]>().read_unaligned() }

@@ -90,6 +90,7 @@ impl Kernel for Ops {
         halves(isa);
         pairs(isa);
         rounding(isa);
+        codes(isa);
     }
 }
 
@@ -155,6 +156,31 @@ fn pairs<I: Isa>(isa: I) {
     isa.store_pairs(va, &mut stored[..I::LANES]);
     assert_eq!(stored[..I::LANES], a[..I::LANES], "{} store_pairs", I::KIND);
     assert!(stored[I::LANES..].iter().all(|pair| *pair == [bf16::ONE; 2]));
+}
+
+/// Every byte, at every lane.
+fn codes<I: Isa>(isa: I) {
+    let bytes: Vec<u8> = (0..=u8::MAX).chain(0..32).collect();
+    for start in 0..256 {
+        let src = &bytes[start..];
+        check(isa, "load_i8", isa.load_i8(&src[..I::LANES]), |i| f32::from(src[i] as i8));
+        let low = |i: usize| (src[i] % 16) as f32 - 8.0;
+        let high = |i: usize| (src[i] / 16) as f32 - 8.0;
+        let nibbles = isa.load_nibbles(&src[..I::LANES]);
+        check(isa, "lower nibbles", nibbles[0], low);
+        check(isa, "upper nibbles", nibbles[1], high);
+        let pairs = isa.load_nibble_pairs(&src[..2 * I::LANES]);
+        for (name, pairs, value) in [
+            ("lower nibbles in pairs", pairs[0], &low as &dyn Fn(usize) -> f32),
+            ("upper nibbles in pairs", pairs[1], &high),
+        ] {
+            let mut found = [[bf16::ONE; 2]; 16];
+            isa.store_pairs(pairs, &mut found);
+            for (i, found) in found.as_flattened()[..2 * I::LANES].iter().enumerate() {
+                assert_eq!(found.to_f32(), value(i), "{} {name}, {i}", I::KIND);
+            }
+        }
+    }
 }
 
 fn rounding<I: Isa>(isa: I) {

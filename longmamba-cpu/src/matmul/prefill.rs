@@ -4,12 +4,11 @@
 //! the weights of neighbouring outputs lie side by side. It stays in the second cache while all rows of
 //! `x` pass. `x` needs no copy, since a tile reads single values.
 
-use super::operand::Operand;
+use super::weights::Panels;
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, pieces};
 use crate::isa::Isa;
-use crate::isa::tile::{Left, Right, multiply, tile_columns};
-use crate::widen::Weight;
+use crate::isa::tile::{Factor, Left, Right, multiply, tile_columns};
 use longmamba_core::View;
 
 /// The longest stretch of a panel, in factors: 128 KiB with the widest tile.
@@ -26,12 +25,12 @@ const ROWS: usize = 12;
 const ROWS_PER_THREAD: usize = 96;
 
 /// The arguments of one thread: some of the outputs, or some of the rows.
-pub(super) struct Prefill<'a, T, F> {
+pub(super) struct Prefill<'a, W, F> {
     cpu: Cpu,
     /// `[rows, inputs]`, as factors.
     x: View<'a, F, 2>,
     /// `[outputs, inputs]`
-    w: View<'a, T, 2>,
+    w: W,
     /// `[rows, outputs]`
     out: Block<'a, f32, 2>,
     accumulate: bool,
@@ -57,12 +56,12 @@ pub(super) fn panel_len(depth: usize) -> usize {
     OUTPUTS * depth.min(DEPTH).next_multiple_of(16)
 }
 
-impl<'a, T: Weight, F: Operand<T>> Prefill<'a, T, F> {
+impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
     /// Runs it on all threads. There must be a panel for each.
     pub(super) fn run(
         cpu: Cpu,
         x: View<'a, F, 2>,
-        w: View<'a, T, 2>,
+        w: W,
         out: Block<'a, f32, 2>,
         accumulate: bool,
         panels: Slots<'a, F>,
@@ -73,14 +72,14 @@ impl<'a, T: Weight, F: Operand<T>> Prefill<'a, T, F> {
         let by_rows = outputs < 8 * OUTPUTS * threads && rows >= ROWS_PER_THREAD * threads;
         // The units that are worth a thread: some 20 µs of multiply-adds.
         let unit = if by_rows { ROWS * outputs } else { OUTPUTS * rows };
-        let least = ((1 << 20) / (unit * w.shape()[1])).max(1);
+        let least = ((1 << 20) / (unit * w.inputs())).max(1);
         let units = if by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) };
         let panels = panels.first(pieces(units, least));
         parallel(Prefill { cpu, x, w, out, accumulate, by_rows, panels }, least);
     }
 }
 
-impl<T: Weight, F: Operand<T>> Divide for Prefill<'_, T, F> {
+impl<W: Panels<F>, F: Factor> Divide for Prefill<'_, W, F> {
     fn units(&self) -> usize {
         let [rows, outputs] = self.out.shape();
         if self.by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) }
@@ -91,7 +90,7 @@ impl<T: Weight, F: Operand<T>> Divide for Prefill<'_, T, F> {
         let ((x, x_), (w, w_), (out, out_)) = if by_rows {
             (check::cut(x, 0, at * ROWS), (w, w), self.out.split_at(0, at * ROWS))
         } else {
-            ((x, x), check::cut(w, 0, at * OUTPUTS), self.out.split_at(1, at * OUTPUTS))
+            ((x, x), w.cut(at * OUTPUTS), self.out.split_at(1, at * OUTPUTS))
         };
         let (panels, panels_) = self.panels.halve();
         (
@@ -109,7 +108,7 @@ impl<T: Weight, F: Operand<T>> Divide for Prefill<'_, T, F> {
 /// to each panel anew.
 const ROW_BLOCK: usize = 528;
 
-impl<T: Weight, F: Operand<T>> Kernel for Prefill<'_, T, F> {
+impl<W: Panels<F>, F: Factor> Kernel for Prefill<'_, W, F> {
     type Out = ();
 
     #[inline(always)]
@@ -127,11 +126,11 @@ impl<T: Weight, F: Operand<T>> Kernel for Prefill<'_, T, F> {
 
 /// The product of some rows: panel after panel, each for all of them.
 #[inline(always)]
-fn product<I: Isa, T: Weight, F: Operand<T>>(
+fn product<I: Isa, W: Panels<F>, F: Factor>(
     isa: I,
     panel: &mut [F],
     x: View<'_, F, 2>,
-    w: View<'_, T, 2>,
+    w: W,
     mut rest: Block<'_, f32, 2>,
     accumulate: bool,
 ) {
@@ -147,7 +146,7 @@ fn product<I: Isa, T: Weight, F: Operand<T>>(
         let mut first = 0;
         while first < depth {
             let len = stretch.min(depth - first);
-            fill(isa, panel, w, output, count, first, len);
+            w.fill(isa, panel, output, count, first, len);
             let left = Left {
                 data: &x.data()[first..],
                 row_stride: x.layout().strides()[0],
@@ -158,31 +157,5 @@ fn product<I: Isa, T: Weight, F: Operand<T>>(
             first += len;
         }
         output += count;
-    }
-}
-
-/// Fills a panel with the weights of `count` outputs from `output` on and `len` factors from `first` on:
-/// `panel[k · columns + j]` is factor `first + k` of output `output + j`. Zeros up to whole vectors.
-#[inline(always)]
-fn fill<I: Isa, T: Weight, F: Operand<T>>(
-    isa: I,
-    panel: &mut [F],
-    w: View<'_, T, 2>,
-    output: usize,
-    count: usize,
-    first: usize,
-    len: usize,
-) {
-    let columns = const { tile_columns::<I>() };
-    let (stride, [_, inputs]) = (w.layout().strides()[0], w.shape());
-    let first = first * F::INPUTS;
-    let end = inputs.min(first + len * F::INPUTS);
-    for j in (0..count).step_by(I::LANES) {
-        let rows = I::LANES.min(count - j);
-        for (k, at) in (first..end).step_by(I::LANES * F::INPUTS).enumerate() {
-            let inputs = (end - at).min(I::LANES * F::INPUTS);
-            let weights = &w.data()[(output + j) * stride + at..];
-            F::fill(isa, weights, stride, rows, inputs, &mut panel[k * I::LANES * columns + j..]);
-        }
     }
 }

@@ -6,7 +6,7 @@ use longmamba_core::{DType, DtLimits};
 /// A linear map `[outputs, inputs]`, with or without a bias.
 #[derive(Debug)]
 pub struct Linear<B: Backend> {
-    /// `[outputs, inputs]`, in the checkpoint's own type.
+    /// `[outputs, inputs]`, in the checkpoint's own type or quantised.
     pub weight: B::Matrix,
     /// `[outputs]`.
     pub bias: Option<B::Vector>,
@@ -14,7 +14,7 @@ pub struct Linear<B: Backend> {
     pub inputs: usize,
     /// Rows of the weight.
     pub outputs: usize,
-    /// The weight's type.
+    /// The weight's type in the checkpoint.
     pub dtype: DType,
 }
 

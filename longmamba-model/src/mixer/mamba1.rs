@@ -54,7 +54,7 @@ impl<B: Backend> Mamba1<B> {
             conv: loader.conv(&part("conv1d"), d_inner, d_conv, config.conv_bias, true)?,
             x_proj: loader.linear(&part("x_proj"), dt_rank + 2 * d_state, d_inner, false)?,
             select_norms,
-            dt_proj: loader.linear(&part("dt_proj"), d_inner, dt_rank, false)?,
+            dt_proj: loader.plain_linear(&part("dt_proj"), d_inner, dt_rank)?,
             recurrence: Recurrence {
                 a: loader.backend.vector(a)?,
                 d: loader.vector(&part("D"), &[d_inner])?,

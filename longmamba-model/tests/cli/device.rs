@@ -129,6 +129,26 @@ fn products_by_cublas_lt() {
 }
 
 #[test]
+fn quantised_weights_are_for_the_cpu() {
+    let ppl = |more: &[&str]| {
+        let text = Folder::new();
+        text.write("text", &"the lamp was lit and the door was shut ".repeat(9));
+        let text = text.path("text");
+        let args = ["ppl", "builtin:mamba2-tiny", "--text", &text, "--lengths", "256", "--json"];
+        emulated(&[], &[&args[..], more].concat())
+    };
+    let bits = |weights: &str| {
+        let output = ppl(&["--weights", weights]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let all = ["as-is", "int8", "int4"].map(bits);
+    assert!(all[0] != all[1] && all[1] != all[2], "the same with other weights");
+    let on_cuda = ppl(&["--weights", "int8", "--device", "cuda"]);
+    refused(&on_cuda, "--weights int8 and int4 are for --device cpu");
+}
+
+#[test]
 fn a_device_that_will_not_do_is_refused_in_words() {
     let model = fixture("mamba2-hf-sharded");
     let verify = |device: &'static str| ["verify", model.as_str(), "--device", device];

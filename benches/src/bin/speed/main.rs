@@ -3,16 +3,16 @@
 //! ```text
 //! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
 //!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
-//!     [--compute auto] [--logits FILE]
+//!     [--compute auto|int8|int4] [--logits FILE]
 //! ```
 //!
 //! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
-//! f32. `benches/rivals` compares this with other engines.
+//! f32. `--compute int8` quantises the weights when they are loaded. `benches/rivals` compares this with other engines.
 
 mod cells;
 
 use cells::{Engine, Options, Result, run};
-use longmamba_model::{CpuBackend, Model, Session, SessionOptions};
+use longmamba_model::{CpuBackend, Model, Quantization, Session, SessionOptions};
 use std::sync::Arc;
 
 struct Ours {
@@ -32,9 +32,12 @@ fn main() -> Result<()> {
 
 /// The processor, computing in the numbers that are asked for.
 fn backend(options: &Options) -> Result<CpuBackend> {
+    let backend = CpuBackend::new(Some(options.threads))?;
     match options.compute.as_deref() {
-        None | Some("auto") => Ok(CpuBackend::new(Some(options.threads))?),
-        Some(other) => Err(format!("--compute knows auto, not {other:?}").into()),
+        None | Some("auto") => Ok(backend),
+        Some("int8") => Ok(backend.quantized(Quantization::Int8)),
+        Some("int4") => Ok(backend.quantized(Quantization::Int4)),
+        Some(other) => Err(format!("--compute knows auto, int8 and int4, not {other:?}").into()),
     }
 }
 

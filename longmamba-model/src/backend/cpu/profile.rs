@@ -2,7 +2,6 @@
 
 use crate::backend::Linear;
 use crate::backend::cpu::CpuBackend;
-use longmamba_core::DType;
 use longmamba_cpu::limits::{Limits, Work};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -110,13 +109,13 @@ pub(super) fn with_state(work: Work, floats: usize) -> Work {
 
 /// A linear map: its weights come from memory, as those of a model do that is larger than the caches.
 pub(super) fn linear(count: usize, linear: &Linear<CpuBackend>, rounds: bool) -> Work {
-    let Linear { inputs, outputs, dtype, .. } = *linear;
+    let Linear { inputs, outputs, .. } = *linear;
     let flops = (2 * count * inputs * outputs) as f64;
-    let pairs = rounds && dtype == DType::BF16;
+    let pairs = rounds && linear.weight.is_rounded();
     Work {
         flops: if pairs { 0.0 } else { flops },
         pair_flops: if pairs { flops } else { 0.0 },
-        streamed: (inputs * outputs * dtype.size()) as f64,
+        streamed: linear.weight.bytes() as f64,
         ..rows(count, 0, 0, inputs + outputs)
     }
 }

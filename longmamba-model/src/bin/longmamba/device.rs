@@ -4,7 +4,7 @@
 use crate::failure::Failure;
 use crate::failure::Outcome;
 use clap::Args;
-use longmamba_model::CpuBackend;
+use longmamba_model::{CpuBackend, Quantization};
 #[cfg(feature = "cuda")]
 use longmamba_model::{CudaBackend, Precision};
 use std::str::FromStr;
@@ -18,6 +18,10 @@ pub struct DeviceArg {
     /// that is faster
     #[arg(long)]
     exact: bool,
+    /// In how many bits linear maps are kept on the CPU. Writing token by token gets faster by about as much
+    /// as they get smaller; answers get less exact: little in 8 bits, more in 4. Plans stay those of the model
+    #[arg(long, value_enum, default_value = "as-is")]
+    weights: Weights,
     /// What takes the matrix products of long prompts on a GPU
     #[cfg(feature = "cuda")]
     #[arg(long, value_enum, default_value = "own")]
@@ -33,6 +37,16 @@ enum Matmul {
     Cublaslt,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Weights {
+    /// As they are in the file, in place
+    AsIs,
+    /// 8 bits and a scale for each 32: 8.5 bits a weight
+    Int8,
+    /// 4 bits and a scale for each 32: 4.5 bits a weight
+    Int4,
+}
+
 impl DeviceArg {
     /// The same with `--exact`, for what is compared with a reference.
     pub fn exactly(&self) -> Self {
@@ -45,11 +59,19 @@ impl DeviceArg {
             return Err(Failure::input("--matmul cublaslt is for --device cuda"));
         }
         let backend = CpuBackend::new(None)?;
+        let backend = match self.weights {
+            Weights::AsIs => backend,
+            Weights::Int8 => backend.quantized(Quantization::Int8),
+            Weights::Int4 => backend.quantized(Quantization::Int4),
+        };
         Ok(if self.exact { backend.exact() } else { backend })
     }
 
     #[cfg(feature = "cuda")]
     pub fn cuda(&self, number: usize) -> Outcome<CudaBackend> {
+        if self.weights != Weights::AsIs {
+            return Err(Failure::input("--weights int8 and int4 are for --device cpu"));
+        }
         let backend = match self.exact {
             true => CudaBackend::with_precision(number, Precision::Exact)?,
             false => CudaBackend::new(number)?,
