@@ -66,7 +66,7 @@ impl Quantized {
     /// Quantises `w` `[outputs, inputs]`, rows contiguous.
     ///
     /// # Errors
-    /// [`Error::NotContiguous`]; [`Error::Value`] with tensor `w` for a weight that is not finite.
+    /// [`Error::NotContiguous`]; [`Error::Value`] with tensor `w` for a weight that is NaN or not below 2¹²⁷.
     pub fn new(kind: Quantization, w: AnyView<'_, 2>) -> Result<Self> {
         let [outputs, inputs] = w.shape();
         let chunks = inputs.div_ceil(CHUNK);
@@ -91,8 +91,8 @@ impl Quantized {
             let columns = first..inputs.min(first + BLOCK);
             for column in columns {
                 let value = w.get([row, column]).map_or(f64::NAN, f64::from);
-                if !value.is_finite() {
-                    let (index, allowed) = (row * inputs + column, "a finite number");
+                if value.is_nan() || value.abs() >= f64::from(quantize::LIMIT) {
+                    let (index, allowed) = (row * inputs + column, "below 2^127 in magnitude");
                     return Err(Error::Value { tensor: "w", index, value, allowed });
                 }
             }

@@ -89,7 +89,7 @@ fn check(cpu: Cpu, kind: Quantization, [rows_, inputs, outputs]: [usize; 3], rou
 fn products_agree_with_the_oracle() {
     for cpu in cpus() {
         for kind in KINDS {
-            for inputs in [0, 1, 31, 32, 33, 63, 64, 65, 127, 129, 768] {
+            for inputs in [0, 1, 31, 32, 33, 63, 64, 65, 129] {
                 for outputs in [0, 1, 15, 16, 17, 33] {
                     for rows in [0, 1, 2, 3, 5, 11, 12, 13, 25] {
                         check(cpu, kind, [rows, inputs, outputs], false);
@@ -98,7 +98,14 @@ fn products_agree_with_the_oracle() {
                 }
             }
             // Around panels and row blocks.
-            for shape in [[12, 1025, 17], [13, 2049, 34], [12, 4100, 3], [530, 33, 65]] {
+            for shape in [
+                [1, 768, 17],
+                [3, 768, 33],
+                [12, 1025, 17],
+                [13, 2049, 34],
+                [12, 4100, 3],
+                [530, 33, 65],
+            ] {
                 check(cpu, kind, shape, false);
                 check(cpu, kind, shape, true);
             }
@@ -211,7 +218,7 @@ fn blocks_at_the_ends() {
     for kind in KINDS {
         let row = |w: &[f32]| rows(&quantized(kind, w, [1, w.len()]));
         assert_same("zeros", &row(&[0.0; 40]), &[0.0; 40]);
-        for value in [1e-45, -3e-42, 1e-38, f32::MAX, -f32::MAX, 1.0, -0.7] {
+        for value in [1e-45, -3e-42, 1e-38, 1.7e38, -1.7e38, 1.0, -0.7] {
             let mut w = [0.0; 70];
             (w[3], w[69]) = (value, -value);
             assert_near(kind, &w, &row(&w));
@@ -252,7 +259,7 @@ fn every_type_of_weights_is_read() {
 #[test]
 fn what_is_not_finite_is_named() {
     for kind in KINDS {
-        for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.8e38] {
             for index in [0, 64, 69, 70, 139] {
                 let mut w = [0.5; 140];
                 w[index] = value;

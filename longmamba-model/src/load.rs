@@ -105,7 +105,7 @@ pub(crate) fn for_products<B: Backend>(
     tensor: &str,
 ) -> Result<B::Matrix> {
     backend.for_products(weight).map_err(|error| match error {
-        Error::Core(longmamba_core::Error::Value { index, .. }) => {
+        Error::Core(longmamba_core::Error::Value { index, value, .. }) if !value.is_finite() => {
             Error::NonFinite { path: weights.path_of_tensor(tensor), tensor: tensor.into(), index }
         }
         other => other,

@@ -11,6 +11,9 @@ use longmamba_core::View;
 /// Rows that are worth a thread.
 pub(super) const LEAST: usize = 16;
 
+/// Weights are smaller than this, 2¹²⁷, so that no code times its scale overflows.
+pub(super) const LIMIT: f32 = f32::from_bits(0x7f00_0000);
+
 /// What a code is added to so that it is in the lowest bits of the sum, rounded to nearest: 1.5 · 2²³.
 const MAGIC: f32 = 12_582_912.0;
 
@@ -93,18 +96,18 @@ impl<T: Weight> Kernel for Quantize<'_, T> {
     }
 }
 
-/// The value of largest magnitude, the first of several; NaN where one is not finite.
+/// The value of largest magnitude, the first of several; NaN where one is not below [`LIMIT`].
 #[inline(always)]
 fn largest(values: &[f32; BLOCK]) -> f32 {
     let size = |v: f32| v.to_bits() & 0x7fff_ffff;
     let most = values.iter().fold(0, |most, &v| size(v).max(most));
-    if most >= f32::INFINITY.to_bits() {
+    if most >= LIMIT.to_bits() {
         return f32::NAN;
     }
     values.iter().copied().find(|&v| size(v) == most).unwrap_or(0.0)
 }
 
-/// Writes the codes of a block and returns its scale: NaN where a value is not finite.
+/// Writes the codes of a block and returns its scale: NaN where a value is not below [`LIMIT`].
 #[inline(always)]
 fn int8(values: &[f32; BLOCK], codes: &mut [u8]) -> bf16 {
     let scale = rounded_up(largest(values).abs() / 127.0);
