@@ -87,6 +87,13 @@ impl CpuBackend {
         CpuBackend { quantization: Some(quantization), ..self }
     }
 
+    /// The same, rounding as if the processor were faster so, also where it is not: to see elsewhere what such a
+    /// one gives.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        CpuBackend { rounds: true, ..self }
+    }
+
     /// The same, and notes from now on what each stage takes. Stages are timed one by one, so nothing else
     /// should use the backend at the same time.
     #[must_use]

@@ -29,7 +29,12 @@ pub type DeltaMin = Vec<f32>;
 
 impl Model {
     pub fn new(shape: Shape) -> Self {
-        Model { shape, tensors: shape.tensors() }
+        Model::with(shape, shape.tensors())
+    }
+
+    /// With other weights than the shape's own.
+    pub fn with(shape: Shape, tensors: Tensors) -> Self {
+        Model { shape, tensors }
     }
 
     fn find(&self, name: &str) -> Option<(&[usize], &[f32])> {
