@@ -77,7 +77,7 @@ impl CpuBackend {
 
     /// The same, for models that are loaded from now on with their linear maps quantised: in 8 or 4 bits, with a
     /// scale for each 32 neighbouring inputs ([`Quantized`]). Writing token by token waits for weights to arrive
-    /// from memory, so it gets faster by as much as they get smaller; the weights are less exact.
+    /// from memory, and these are fewer bytes; the weights are less exact.
     ///
     /// The embedding table is looked up as it is in the file; a head that is tied to it gets a quantised copy.
     /// The small map to Mamba-1's Δ, on which whole states depend, stays as it is. Activations are not quantised.

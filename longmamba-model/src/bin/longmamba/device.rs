@@ -18,8 +18,8 @@ pub struct DeviceArg {
     /// that is faster
     #[arg(long)]
     exact: bool,
-    /// In how many bits linear maps are kept on the CPU. Writing token by token gets faster by about as much
-    /// as they get smaller; answers get less exact: little in 8 bits, more in 4. Plans stay those of the model
+    /// In how many bits linear maps are kept on the CPU. Each new token waits for fewer bytes from memory;
+    /// answers get less exact, in 4 bits more than in 8. Plans stay those of the model
     #[arg(long, value_enum, default_value = "as-is")]
     weights: Weights,
     /// What takes the matrix products of long prompts on a GPU
