@@ -132,7 +132,7 @@ fn products_by_cublas_lt() {
 fn quantised_weights_are_for_the_cpu() {
     let ppl = |more: &[&str]| {
         let text = Folder::new();
-        text.write("text", &"the lamp was lit and the door was shut ".repeat(9));
+        text.write("text", "the lamp was lit and the door was shut ".repeat(9));
         let text = text.path("text");
         let args = ["ppl", "builtin:mamba2-tiny", "--text", &text, "--lengths", "256", "--json"];
         emulated(&[], &[&args[..], more].concat())
