@@ -6,12 +6,14 @@ mod safetensors;
 #[cfg(feature = "download")]
 pub(crate) use folder::weight_map;
 
+use crate::large::LargeBytes;
 use crate::{Error, Result, mmap, torch};
 use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use std::sync::Arc;
 pub struct LoadOptions {
     /// Use the weights in place, through a memory map (the default). The file must then not be
     /// changed or truncated while the model lives: the operating system would end the process.
-    /// `false` reads the file into memory first.
+    /// `false` reads the file into memory first, on large pages: that takes the time of a copy, and as much memory
+    /// again as the system keeps of the file. Where the file lies on small pages, as one that was written bit by
+    /// bit does, decoding is then up to 1.8 times as fast.
     pub memory_map: bool,
     /// Look at every weight and refuse NaN and infinity (the default). It reads the whole file once,
     /// at the speed of memory or disk.
@@ -310,7 +314,7 @@ impl Checkpoint {
             let bytes = elements.and_then(|n| n.checked_mul(size_of::<f32>()));
             let bytes = bytes.ok_or_else(|| Error::argument(format!("{name} is too large")))?;
             // Pages that nobody touches take no memory.
-            let zeros: SharedBytes = Arc::new(Aligned(AlignedVec::zeros(bytes)));
+            let zeros: SharedBytes = Arc::new(LargeBytes::zeros(bytes));
             self.files = vec![File { path: PathBuf::new(), bytes: zeros }];
             let stored = StoredTensor { dtype: Dtype::F32, shape: shape.to_vec(), range: 0..bytes };
             return Ok(Entry { file: 0, stored });
@@ -341,14 +345,13 @@ fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
     if options.memory_map {
         return mmap::map(path);
     }
-    let file = std::fs::read(path).map_err(Error::io(path))?;
-    Ok(Arc::new(Aligned(AlignedVec::from_slice(&file))))
-}
-
-struct Aligned(AlignedVec<u8>);
-
-impl AsRef<[u8]> for Aligned {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
+    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let meta = file.metadata().map_err(Error::io(path))?;
+    if !meta.is_file() {
+        return Err(Error::malformed(path, "not a regular file"));
     }
+    let len = usize::try_from(meta.len()).map_err(|_| Error::malformed(path, "too large"))?;
+    let mut bytes = LargeBytes::zeros(len);
+    file.read_exact(&mut bytes).map_err(Error::io(path))?;
+    Ok(Arc::new(bytes))
 }

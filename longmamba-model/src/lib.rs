@@ -156,6 +156,7 @@ mod generate;
 pub mod hub;
 mod import_plan;
 mod json;
+mod large;
 mod layer;
 mod load;
 pub mod methods;

@@ -1,67 +1,29 @@
 //! Activations and state.
 
-use longmamba_core::AlignedVec;
-use memmap2::MmapMut;
+use crate::large::LargeBytes;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// Floats, zero at first, on a cache line.
-///
-/// Large buffers ask the system for large pages. A stage reads some columns of many rows, each of which lies on
-/// a page of its own, and the processor remembers the places of a few dozen pages only.
-pub struct CpuBuffer(Storage);
-
-enum Storage {
-    Small(AlignedVec<f32>),
-    /// `len` floats from byte `start` on.
-    Large {
-        pages: MmapMut,
-        start: usize,
-        len: usize,
-    },
-}
-
-/// A large page, and the bytes from which on a buffer has pages of its own.
-const LARGE: usize = 2 << 20;
+/// Floats, zero at first, on a cache line. Large buffers lie on large pages: a stage reads some columns of many
+/// rows, each of which would lie on a page of its own.
+pub struct CpuBuffer(LargeBytes);
 
 impl CpuBuffer {
     pub(super) fn zeros(len: usize) -> Self {
-        let bytes = len.saturating_mul(size_of::<f32>());
-        // As much as it takes to begin and end on a large page. What is never touched takes no memory.
-        let mapped = bytes.checked_next_multiple_of(LARGE).and_then(|b| b.checked_add(LARGE));
-        if bytes >= LARGE
-            && let Some(mapped) = mapped
-            && let Ok(pages) = MmapMut::map_anon(mapped)
-        {
-            // Where large pages cannot be had, small ones do.
-            #[cfg(target_os = "linux")]
-            let _ = pages.advise(memmap2::Advice::HugePage);
-            let first = pages.as_ptr().addr();
-            let start = first.next_multiple_of(LARGE) - first;
-            return CpuBuffer(Storage::Large { pages, start, len });
-        }
-        CpuBuffer(Storage::Small(AlignedVec::zeros(len)))
+        CpuBuffer(LargeBytes::zeros(len.saturating_mul(size_of::<f32>())))
     }
 }
 
 impl Deref for CpuBuffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        match &self.0 {
-            Storage::Small(values) => values,
-            Storage::Large { pages, start, len } => &bytemuck::cast_slice(&pages[*start..])[..*len],
-        }
+        bytemuck::cast_slice(&self.0)
     }
 }
 
 impl DerefMut for CpuBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        match &mut self.0 {
-            Storage::Small(values) => values,
-            Storage::Large { pages, start, len } => {
-                &mut bytemuck::cast_slice_mut(&mut pages[*start..])[..*len]
-            }
-        }
+        bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
@@ -74,6 +36,7 @@ impl fmt::Debug for CpuBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::large::LARGE;
 
     #[test]
     fn every_size_is_zero_and_writable() {

@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::methods::{self, Context, Scales};
 use longmamba_model::policy::{Lookup, Plan};
-use longmamba_model::{Backend, Model, SessionOptions, Text, Tokenizer, hub, read_plan};
+use longmamba_model::{
+    Backend, LoadOptions, Model, SessionOptions, Text, Tokenizer, hub, read_plan,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,10 @@ pub struct ModelArg {
     /// builtin:mamba2-tiny, builtin:mamba1-tiny
     #[arg(value_name = "MODEL")]
     model: String,
+    /// Copy the weights into memory instead of using them in the file: faster decoding where the system keeps the
+    /// file on small pages
+    #[arg(long)]
+    copy_weights: bool,
 }
 
 /// A model, and what belongs to it.
@@ -45,7 +51,7 @@ pub struct Loaded<B: Backend> {
 impl ModelArg {
     /// As if it stood on the command line.
     pub fn named(model: &str) -> Self {
-        ModelArg { model: model.to_owned() }
+        ModelArg { model: model.to_owned(), copy_weights: false }
     }
 
     pub fn load<B: Backend>(&self, backend: B) -> Outcome<Loaded<B>> {
@@ -54,7 +60,8 @@ impl ModelArg {
             return Loaded::builtin(find_builtin(builtin)?, backend);
         }
         let path = hub::find(&name)?;
-        let model = Model::load(&path, backend)?;
+        let options = LoadOptions { memory_map: !self.copy_weights, ..LoadOptions::default() };
+        let model = Model::load_with(&path, backend, options)?;
         Ok(Loaded { model, name, builtin: None })
     }
 }
