@@ -3,16 +3,16 @@
 //! ```text
 //! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
 //!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
-//!     [--compute auto|int8|int4] [--logits FILE]
+//!     [--compute auto|int8|int4] [--copy] [--logits FILE]
 //! ```
 //!
 //! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
-//! f32. `--compute int8` quantises the weights when they are loaded. `benches/rivals` compares this with other engines.
+//! f32. `--compute int8` quantises the weights when they are loaded, `--copy` copies them. `benches/rivals` compares this with other engines.
 
 mod cells;
 
 use cells::{Engine, Options, Result, run};
-use longmamba_model::{CpuBackend, Model, Quantization, Session, SessionOptions};
+use longmamba_model::{CpuBackend, LoadOptions, Model, Quantization, Session, SessionOptions};
 use std::sync::Arc;
 
 struct Ours {
@@ -23,7 +23,8 @@ struct Ours {
 
 fn main() -> Result<()> {
     run("ours", |options| {
-        let model = Model::load(&options.model, backend(options)?)?;
+        let load = LoadOptions { memory_map: !options.copy, ..LoadOptions::default() };
+        let model = Model::load_with(&options.model, backend(options)?, load)?;
         let mut session = SessionOptions::default();
         session.chunk_len = options.chunk.unwrap_or(session.chunk_len);
         Ok(Ours { session: model.session(session.clone())?, options: session, model })
