@@ -57,7 +57,7 @@ impl CpuBackend {
     }
 
     /// The same, for models that are loaded from now on with their linear maps quantised: in 8 or 4 bits, with a
-    /// scale for each 32 neighbouring inputs ([`Quantized`]). Writing token by token waits for weights to arrive
+    /// scale for each 32 neighbouring inputs ([`Quantized`](longmamba_cpu::Quantized)). Writing token by token waits for weights to arrive
     /// from memory, and these are fewer bytes; the weights are less exact.
     ///
     /// The embedding table is looked up as it is in the file; a head that is tied to it gets a quantised copy.
