@@ -3,6 +3,7 @@
 use crate::check;
 use crate::dispatch::{Block, Cpu, Cut, Divide, Kernel, block_cut, block_units, parallel};
 use crate::isa::Isa;
+use crate::lanes;
 use crate::math::silu;
 use longmamba_core::{Error, Result, View, ViewMut};
 
@@ -97,6 +98,7 @@ impl Cpu {
         bias.map_or(Ok(()), |b| check::shape("bias", [b.len()], [channels]))?;
         check::lengths(lengths, batch, len)?;
         let (history, out) = (Block::new(history), Block::new(out));
+        let weight = weight.permute([1, 0])?;
         let job = Convolution { cpu: *self, x, weight, bias, silu, lengths, history, out };
         // A quarter of a million taps take some 30 µs.
         parallel(job, (1 << 18) / (len * BLOCK * width).max(1));
@@ -123,6 +125,7 @@ pub fn causal_conv1d(
 struct Convolution<'a> {
     cpu: Cpu,
     x: View<'a, f32, 3>,
+    /// `[width, channels]`
     weight: View<'a, f32, 2>,
     bias: Option<&'a [f32]>,
     silu: bool,
@@ -145,7 +148,7 @@ impl Divide for Convolution<'_> {
                 let (history, history_) = self.history.split_at(2, c);
                 let (out, out_) = self.out.split_at(2, c);
                 let (x, x_) = check::cut(x, 2, c);
-                let (weight, weight_) = check::cut(weight, 0, c);
+                let (weight, weight_) = check::cut(weight, 1, c);
                 let (bias, bias_) = self.bias.map(|b| b.split_at(c)).unzip();
                 let lengths = self.lengths;
                 (
@@ -196,7 +199,7 @@ impl Kernel for Convolution<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let [batch, len, channels] = self.x.shape();
-        let [_, width] = self.weight.shape();
+        let [width, _] = self.weight.shape();
         for b in 0..batch {
             let tokens = self.lengths.map_or(len, |lengths| lengths[b]);
             // All channels of a few tokens, then the next tokens: the rows stay in reach.
@@ -249,20 +252,8 @@ impl Convolution<'_> {
     /// the last inputs in registers.
     #[inline(always)]
     fn few_taps<I: Isa>(&mut self, isa: I, [b, first, c]: [usize; 3], n: usize, count: usize) {
-        let [channel_stride, tap_stride] = self.weight.layout().strides();
         let mut weights = [isa.zero(); FEW];
-        for (k, weight) in weights.iter_mut().enumerate() {
-            let tap = &self.weight.data()[c * channel_stride + k * tap_stride..];
-            *weight = if channel_stride == 1 {
-                isa.load_part(&tap[..count])
-            } else {
-                let mut lanes = [0.0; 16];
-                for (i, lane) in lanes[..count].iter_mut().enumerate() {
-                    *lane = tap[i * channel_stride];
-                }
-                isa.load(&lanes)
-            };
-        }
+        lanes::view(isa, &self.weight, [0, c], count, &mut weights);
         let bias = self.bias.map_or(isa.zero(), |bias| isa.load_part(&bias[c..c + count]));
         let mut last = [isa.zero(); FEW - 1];
         for (i, input) in last.iter_mut().enumerate() {
@@ -319,7 +310,7 @@ impl Convolution<'_> {
     /// All tokens of one sequence, for `count` channels from `c` on.
     #[inline(always)]
     fn channels<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, c: usize, count: usize) {
-        let [_, width] = self.weight.shape();
+        let [width, _] = self.weight.shape();
         let [sequence_stride, stride, _] = self.x.layout().strides();
         // Where there is no token there is no storage either.
         let x = self.x.data().get(b * sequence_stride + c..).unwrap_or(&[]);
@@ -372,7 +363,7 @@ impl Convolution<'_> {
         count: usize,
     ) -> [[f32; VECTORS * 16]; TAPS] {
         let mut weights = [[0.0; VECTORS * 16]; TAPS];
-        let [channel_stride, tap_stride] = self.weight.layout().strides();
+        let [tap_stride, channel_stride] = self.weight.layout().strides();
         let data = &self.weight.data()[c * channel_stride..];
         for (k, row) in weights[..taps].iter_mut().enumerate() {
             if channel_stride == 1 {

@@ -162,7 +162,7 @@ impl Kernel for Scan<'_> {
                         false => self.ask_for(isa, [b, first + TILE, 0], tokens),
                     }
                     self.recur(isa, &mut tile, place);
-                    self.gate(isa, &mut tile, place);
+                    self.gate(isa, &tile, place);
                 }
             }
             for t in tokens..len {
@@ -261,36 +261,49 @@ impl Scan<'_> {
 
     /// Step 3.
     #[inline(always)]
-    fn gate<I: Isa>(&mut self, isa: I, tile: &mut Tile, place: Place) {
-        let Place { at: [b, first, c], n, count, width } = place;
-        let (sequence, channel) = (self.sequence + b, self.channel + c);
-        let y = &tile.y[..n * width];
-        for v in (0..width).step_by(I::LANES) {
+    fn gate<I: Isa>(&mut self, isa: I, tile: &Tile, place: Place) {
+        for v in (0..place.width).step_by(I::LANES) {
             let mut t = 0;
-            while n - t >= 4 {
-                let mut gates = [isa.zero(); 4];
-                if let Some(z) = &self.args.z {
-                    for (i, gate) in gates.iter_mut().enumerate() {
-                        *gate = isa.load_at(&z.row([sequence, first + t + i, channel])[..count], v);
-                    }
-                }
-                for (i, gate) in silu(isa, gates).into_iter().enumerate() {
-                    let y = isa.load(&y[(t + i) * width + v..]);
-                    let y = if self.args.z.is_some() { isa.mul(gate, y) } else { y };
-                    isa.store_at(y, self.y.row_mut([b, first + t + i, c], count), v);
-                }
+            // Four tokens at a time, because one would mostly wait.
+            while place.n - t >= 4 {
+                self.gate_tokens::<I, 4>(isa, tile, place, t, v);
                 t += 4;
             }
-            while t < n {
-                let mut y = isa.load(&y[t * width + v..]);
-                if let Some(z) = &self.args.z {
-                    let z = isa.load_at(&z.row([sequence, first + t, channel])[..count], v);
-                    let [gate] = silu(isa, [z]);
-                    y = isa.mul(gate, y);
-                }
-                isa.store_at(y, self.y.row_mut([b, first + t, c], count), v);
+            while t < place.n {
+                self.gate_tokens::<I, 1>(isa, tile, place, t, v);
                 t += 1;
             }
+        }
+    }
+
+    /// `N` tokens of a vector of channels, from `t` and lane `v` of the tile on.
+    #[inline(always)]
+    fn gate_tokens<I: Isa, const N: usize>(
+        &mut self,
+        isa: I,
+        tile: &Tile,
+        place: Place,
+        t: usize,
+        v: usize,
+    ) {
+        let Place { at: [b, first, c], count, width, .. } = place;
+        let (sequence, channel) = (self.sequence + b, self.channel + c);
+        let mut y = [isa.zero(); N];
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = isa.load(&tile.y[(t + i) * width + v..]);
+        }
+        if let Some(z) = &self.args.z {
+            let mut gates = [isa.zero(); N];
+            for (i, gate) in gates.iter_mut().enumerate() {
+                *gate = isa.load_at(&z.row([sequence, first + t + i, channel])[..count], v);
+            }
+            let gates = silu(isa, gates);
+            for (y, &gate) in y.iter_mut().zip(&gates) {
+                *y = isa.mul(gate, *y);
+            }
+        }
+        for (i, &y) in y.iter().enumerate() {
+            isa.store_at(y, self.y.row_mut([b, first + t + i, c], count), v);
         }
     }
 }

@@ -28,7 +28,7 @@ impl Scratch {
     /// `count` slots of at least `len` elements each, one after the other. Each is aligned to 64 bytes; the
     /// contents are unspecified.
     pub(crate) fn slots<T: Scratched>(&mut self, count: usize, len: usize) -> Slots<'_, T> {
-        T::slots(&mut self.floats, &mut self.pairs, count, [0, len]).1
+        self.room_and_slots(0, count, len).1
     }
 
     /// Slots of floats and of another type, which may be floats, too, with as many of each.

@@ -13,12 +13,12 @@
 //! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k,
 //! added to `out` at the end: how the rows and columns are cut into tiles cannot be seen in the result.
 
-use super::{Isa, IsaKind, Pair};
+use super::{Isa, IsaKind, Pair, Word};
 use crate::dispatch::Block;
 use half::bf16;
 
 /// What the factors are made of: floats, or pairs of neighbours in k, whose two products go to one sum.
-pub(crate) trait Factor: Copy + Send + Sync {
+pub(crate) trait Factor: Word + Send + Sync {
     /// 0, and also what stands in for a missing neighbour.
     const ZERO: Self;
     /// A vector of them.

@@ -286,37 +286,35 @@ fn total<I: Isa, const ROWS: usize>(isa: I, sums: &[[I::V; 2]; ROWS]) -> [f32; R
     totals
 }
 
-impl Panels<f32> for Codes<'_> {
+/// A factor that quantised weights are given as.
+trait Decoded: Factor {
+    /// Writes the factors of row `output` from factor `at` on, `LANES` of them.
+    fn decode<I: Isa>(isa: I, codes: Codes<'_>, output: usize, at: usize, into: &mut [Self]);
+}
+
+impl Decoded for f32 {
     #[inline(always)]
-    fn fill<I: Isa>(
-        self,
-        isa: I,
-        panel: &mut [f32],
-        output: usize,
-        count: usize,
-        first: usize,
-        len: usize,
-    ) {
-        let columns = const { tile_columns::<I>() };
-        for j in (0..count).step_by(I::LANES) {
-            let rows = I::LANES.min(count - j);
-            for k in (0..len).step_by(I::LANES) {
-                let mut square = [0.0; 16 * 16];
-                for (i, square) in square.chunks_exact_mut(I::LANES).enumerate().take(rows) {
-                    isa.store(self.vector(isa, output + j + i, first + k), square);
-                }
-                isa.transpose(&square, I::LANES, &mut panel[k * columns + j..], columns);
-            }
-        }
+    fn decode<I: Isa>(isa: I, codes: Codes<'_>, output: usize, at: usize, into: &mut [f32]) {
+        isa.store(codes.vector(isa, output, at), into);
     }
 }
 
-impl Panels<Pair> for Codes<'_> {
+impl Decoded for Pair {
+    #[inline(always)]
+    fn decode<I: Isa>(isa: I, codes: Codes<'_>, output: usize, at: usize, into: &mut [Pair]) {
+        let (left, right) = into.as_flattened_mut().split_at_mut(I::LANES);
+        isa.store_rounded(codes.vector(isa, output, 2 * at), left);
+        // Never in another chunk: those have a multiple of the inputs of a vector of pairs.
+        isa.store_rounded(codes.vector(isa, output, 2 * at + I::LANES), right);
+    }
+}
+
+impl<F: Decoded> Panels<F> for Codes<'_> {
     #[inline(always)]
     fn fill<I: Isa>(
         self,
         isa: I,
-        panel: &mut [Pair],
+        panel: &mut [F],
         output: usize,
         count: usize,
         first: usize,
@@ -326,14 +324,9 @@ impl Panels<Pair> for Codes<'_> {
         for j in (0..count).step_by(I::LANES) {
             let rows = I::LANES.min(count - j);
             for k in (0..len).step_by(I::LANES) {
-                let mut square = [Pair::ZERO; 16 * 16];
+                let mut square = [F::ZERO; 16 * 16];
                 for (i, square) in square.chunks_exact_mut(I::LANES).enumerate().take(rows) {
-                    let (left, right) = square.as_flattened_mut().split_at_mut(I::LANES);
-                    let input = 2 * (first + k);
-                    isa.store_rounded(self.vector(isa, output + j + i, input), left);
-                    // Never in another chunk: those have a multiple of the inputs of a vector of pairs.
-                    let vector = self.vector(isa, output + j + i, input + I::LANES);
-                    isa.store_rounded(vector, right);
+                    F::decode(isa, self, output + j + i, first + k, square);
                 }
                 isa.transpose(&square, I::LANES, &mut panel[k * columns + j..], columns);
             }
