@@ -234,16 +234,11 @@ impl Convolution<'_> {
     #[inline(always)]
     fn ask_for<I: Isa>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
         let [_, _, channels] = self.x.shape();
-        let line = |row: &[f32]| {
-            for line in (0..row.len()).step_by(16) {
-                isa.prefetch(row.as_ptr().wrapping_add(line));
-            }
-        };
         let width = (VECTORS * I::LANES).min(channels.saturating_sub(c));
         for t in first..tokens.min(first + TILE) {
             if width > 0 {
-                line(&self.x.row([b, t, c])[..width]);
-                line(self.out.row([b, t, c], width));
+                isa.prefetch_row(&self.x.row([b, t, c])[..width]);
+                isa.prefetch_row(self.out.row([b, t, c], width));
             }
         }
     }

@@ -358,6 +358,14 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         let _ = address;
     }
 
+    /// Asks for every cache line of `row`.
+    #[inline(always)]
+    fn prefetch_row(self, row: &[f32]) {
+        for line in (0..row.len()).step_by(16) {
+            self.prefetch(row.as_ptr().wrapping_add(line));
+        }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -179,24 +179,19 @@ impl Scan<'_> {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
         let [_, d_state, channels] = self.state.shape();
         let width = WIDTH.min(channels - c);
-        let line = |row: &[f32]| {
-            for line in (0..width).step_by(LINE) {
-                isa.prefetch(row.as_ptr().wrapping_add(line));
-            }
-        };
         for t in first..tokens.min(first + TILE) {
             let at = [sequence, t, channel];
-            line(self.args.x.row(at));
-            line(self.args.dt_raw.row(at));
-            line(self.y.row([b, t, c], width));
+            isa.prefetch_row(&self.args.x.row(at)[..width]);
+            isa.prefetch_row(&self.args.dt_raw.row(at)[..width]);
+            isa.prefetch_row(self.y.row([b, t, c], width));
             if let Some(z) = &self.args.z {
-                line(z.row(at));
+                isa.prefetch_row(&z.row(at)[..width]);
             }
         }
         if self.state.strides()[2] == 1 && self.a.layout().strides()[1] == 1 {
             for s in 0..d_state {
-                line(self.a.row([s, channel]));
-                line(self.state.row([b, s, c], width));
+                isa.prefetch_row(&self.a.row([s, channel])[..width]);
+                isa.prefetch_row(self.state.row([b, s, c], width));
             }
         }
     }

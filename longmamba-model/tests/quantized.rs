@@ -86,8 +86,8 @@ fn logits_are_those_of_what_codes_stand_for() {
                 assert_ne!(found, logits(&exact), "nothing was quantised");
                 // The same plans and snapshots.
                 assert_eq!(ours.fingerprint(), exact.fingerprint());
-                // Rounding to bf16, where the processor does that, changes little.
-                let rounded = CpuBackend::new(None).unwrap().quantized(kind);
+                // Rounding to bf16 changes little.
+                let rounded = CpuBackend::new(None).unwrap().rounded().quantized(kind);
                 let rounded = model(shape, &tensors, rounded).unwrap();
                 assert_close(&logits(&rounded), &found, 0.1, &format!("{shape:?}, {kind:?}"));
             }

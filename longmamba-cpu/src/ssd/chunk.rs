@@ -69,14 +69,10 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
         let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(ROWS));
         let floats =
             heads * d_state * width + d_state * chunk + 2 * chunk * chunk + 3 * chunk * width;
-        if F::STEP == 1 {
-            return [floats, 0];
-        }
-        let [b, c, left, right] = Self::factors(width, d_state);
-        [floats, b + c + left + right]
+        [floats, Self::factors(width, d_state).iter().sum()]
     }
 
-    /// Of B, C, left and right.
+    /// Factors of B, C, left and right: none where the floats themselves are multiplied.
     fn factors(width: usize, d_state: usize) -> [usize; 4] {
         if F::STEP == 1 {
             return [0; 4];
@@ -267,15 +263,11 @@ impl<F: ChunkFactor> Scan<'_, F> {
     fn ask_for<I: Isa>(&self, isa: I, place: Place, i: usize) {
         let Place { b, k, count, token, n, .. } = place;
         let [_, _, _, head_dim] = self.state.shape();
-        let lines = |row: &[f32]| {
-            for line in (0..head_dim).step_by(LINE) {
-                isa.prefetch(row.as_ptr().wrapping_add(line));
-            }
-        };
         for t in token..token + n {
-            lines(self.y.row([b, t, k + i, 0], head_dim));
+            isa.prefetch_row(self.y.row([b, t, k + i, 0], head_dim));
             if i + 1 < count {
-                lines(self.args.x.row([self.sequence + b, t, self.head + k + i + 1, 0]));
+                let next = [self.sequence + b, t, self.head + k + i + 1, 0];
+                isa.prefetch_row(&self.args.x.row(next)[..head_dim]);
             }
         }
     }

@@ -192,21 +192,18 @@ impl Backend for CpuBackend {
                     accumulate = true;
                 }
                 let accumulate = if accumulate { Accumulate::Yes } else { Accumulate::No };
-                let x = x.rows(rows)?;
-                let tensor = match &linear.weight {
-                    CpuMatrix::InPlace(tensor) => tensor,
-                    CpuMatrix::Quantized(w) => {
-                        return Ok(match self.rounds {
-                            true => self.cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch),
-                            false => self.cpu.matmul_quantized(x, w, out, accumulate, scratch),
-                        }?);
+                let (cpu, rounds, x) = (self.cpu, self.rounds, x.rows(rows)?);
+                Ok(match &linear.weight {
+                    CpuMatrix::Quantized(w) if rounds => {
+                        cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch)
                     }
-                };
-                Ok(match tensor.any_view()? {
-                    AnyView::BF16(w) if self.rounds => {
-                        self.cpu.matmul_bf16(x, w, out, accumulate, scratch)
-                    }
-                    w => self.cpu.matmul(x, w, out, accumulate, scratch),
+                    CpuMatrix::Quantized(w) => cpu.matmul_quantized(x, w, out, accumulate, scratch),
+                    CpuMatrix::InPlace(tensor) => match tensor.any_view()? {
+                        AnyView::BF16(w) if rounds => {
+                            cpu.matmul_bf16(x, w, out, accumulate, scratch)
+                        }
+                        w => cpu.matmul(x, w, out, accumulate, scratch),
+                    },
                 }?)
             },
         )
