@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn every_size_is_zero_and_writable() {
-        for len in [0, 1, 1000, (LARGE / 4) - 1, LARGE / 4, LARGE / 4 + 3] {
+        for len in [0, 1, 1000, 1 << 15, (1 << 15) + 1, (LARGE / 4) - 1, LARGE / 4, LARGE / 4 + 3] {
             let mut buffer = CpuBuffer::zeros(len);
             assert_eq!(buffer.len(), len);
             assert_eq!(buffer.as_ptr().addr() % 64, 0);
