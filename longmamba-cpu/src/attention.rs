@@ -10,7 +10,7 @@ use crate::dispatch::{
     Block, Cpu, Cut, Divide, Kernel, Scratch, Slots, block_cut, block_units, parallel, pieces,
 };
 use crate::isa::Isa;
-use crate::isa::tile::{Left, Right, multiply};
+use crate::isa::tile::{Add, Left, Right, multiply};
 use crate::math::exp_nonpositive;
 use longmamba_core::{AlignedVec, Error, Layout, Result, View, ViewMut};
 
@@ -243,7 +243,7 @@ impl Attend<'_> {
             let keys = &page.keys[kv_head * head_dim * KV_PAGE + from..];
             let right = Right { data: keys, depth_stride: KV_PAGE };
             let mut block = view(scores, [count, to - from], KV_PAGE);
-            multiply(isa, queries, right, head_dim, &mut block, false);
+            multiply(isa, queries, right, head_dim, &mut block, Add(false));
             for r in 0..count {
                 // What this query sees of the columns.
                 let p = position + r;
@@ -267,7 +267,7 @@ impl Attend<'_> {
                 right,
                 to - from,
                 &mut view(sums, [count, head_dim], head_dim),
-                true,
+                Add(true),
             );
         }
         for r in 0..count {

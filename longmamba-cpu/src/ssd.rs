@@ -60,7 +60,10 @@ fn run<F: ChunkFactor>(
     let least = (1 << 15) / (len * d_state * head_dim).max(1);
     let [floats, factors] = match len {
         0..CHUNKED_FROM => [0, 0],
-        _ => Workspace::<F>::len(heads.min(LINE), head_dim, d_state),
+        _ => {
+            let copied = if chunk::in_place(&state) { 0 } else { heads.min(LINE) };
+            Workspace::<F>::len(copied, head_dim, d_state)
+        }
     };
     let count = pieces(batch * heads, least);
     let (slots, factors) = scratch.slots_of_two::<F>(count, [floats, factors]);

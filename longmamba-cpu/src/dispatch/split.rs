@@ -130,6 +130,50 @@ impl<'a, T: Copy, const R: usize> Block<'a, T, R> {
         rows
     }
 
+    /// The matrix of the rows of `columns` elements from `index` on and from the next `rows - 1` indexes of
+    /// dimension `dim`.
+    ///
+    /// # Panics
+    /// As [`Block::rows_mut`].
+    #[inline(always)]
+    pub(crate) fn matrix_mut(
+        &mut self,
+        index: [usize; R],
+        dim: usize,
+        [rows, columns]: [usize; 2],
+    ) -> Block<'_, T, 2> {
+        let RowsMut { next, stride, .. } = self.rows_mut(index, dim, rows, columns);
+        let layout = Layout::strided([rows, columns], [stride, 1]);
+        // The invariant: these rows are in this block, which is borrowed mutably, and do not meet.
+        Block { start: next, layout: layout.expect("rows of the block"), borrow: PhantomData }
+    }
+
+    /// Whether the last two dimensions lie in memory as one row.
+    #[inline(always)]
+    pub(crate) fn is_flat(&self) -> bool {
+        let (shape, strides) = (self.shape(), self.strides());
+        strides[R - 1] == 1 && strides[R - 2] == shape[R - 1]
+    }
+
+    /// All elements of the last two dimensions, which lie there as one row, at `index`.
+    ///
+    /// # Panics
+    /// Outside the shape, or where they do not lie so.
+    #[inline(always)]
+    pub(crate) fn flat_mut(&mut self, index: [usize; R]) -> &mut [T] {
+        let shape = self.shape();
+        let [rows, columns] = [shape[R - 2], shape[R - 1]];
+        assert!(self.is_flat(), "rows are not contiguous");
+        assert!(index[R - 2] == 0 && index[R - 1] == 0, "not at the beginning");
+        if rows * columns == 0 {
+            return &mut [];
+        }
+        let offset = self.offset(index);
+        // SAFETY: all indexes of the last two dimensions are inside the shape, and where they lie one element
+        // apart, so by the invariant these elements are ours; the mutable borrow makes the slice the only way.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), rows * columns) }
+    }
+
     /// The offset of a row of `len` elements, `len` > 0.
     #[inline(always)]
     fn row_offset(&self, index: [usize; R], len: usize) -> usize {

@@ -10,8 +10,8 @@
 //! multipliers and not the loads set the pace. The tile must hide the latency of a multiply-add (four
 //! cycles, two of them a cycle: at least 8 sums in flight) and leave registers for its operands.
 //!
-//! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k,
-//! added to `out` at the end: how the rows and columns are cut into tiles cannot be seen in the result.
+//! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k, and meets
+//! `out` at the end (see [`Ending`]): how the rows and columns are cut into tiles cannot be seen in the result.
 
 use super::{Isa, IsaKind, Pair, Word};
 use crate::dispatch::Block;
@@ -120,6 +120,24 @@ pub(crate) struct Right<'a, F = f32> {
     pub(crate) depth_stride: usize,
 }
 
+/// What becomes of a product where it meets the output.
+pub(crate) trait Ending: Copy {
+    /// What to write for a vector of sums, from `[row, column]` of the output on. `old` is what is there, a
+    /// vector or, at the end of a row, less.
+    fn end<I: Isa>(self, isa: I, at: [usize; 2], sums: I::V, old: &[f32]) -> I::V;
+}
+
+/// Takes its place, or, where it is told to accumulate, is added.
+#[derive(Clone, Copy)]
+pub(crate) struct Add(pub(crate) bool);
+
+impl Ending for Add {
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
+        if self.0 { isa.add(isa.load_at(old, 0), sums) } else { sums }
+    }
+}
+
 /// Columns of a full tile; the fastest width of `right`.
 pub(crate) const fn tile_columns<I: Isa>() -> usize {
     I::LANES
@@ -132,8 +150,8 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
 /// The widest tile of all instruction sets.
 const MAX_COLUMNS: usize = 32;
 
-/// `out = left · right`, or `out += left · right`, with `depth` products an element. The rows of
-/// `out` must be contiguous.
+/// `out = left · right` with `depth` products an element, or what `ending` makes of it. The rows of `out` must be
+/// contiguous.
 ///
 /// # Panics
 /// Where `left` or `right` is too short for the shape of `out`, or a row of `out` is not contiguous.
@@ -144,7 +162,7 @@ pub(crate) fn multiply<I: Isa, F: Factor>(
     right: Right<'_, F>,
     depth: usize,
     out: &mut Block<'_, f32, 2>,
-    accumulate: bool,
+    ending: impl Ending,
 ) {
     let [rows, columns] = out.shape();
     if rows == 0 || columns == 0 {
@@ -156,7 +174,7 @@ pub(crate) fn multiply<I: Isa, F: Factor>(
         assert!(last_left.is_some_and(|at| at < left.data.len()), "left factor is too short");
         assert!(last_right.is_some_and(|at| at < right.data.len()), "right factor is too short");
     }
-    let product = Product { left, right, depth, accumulate };
+    let product = Product { left, right, depth, ending };
     // Register tiles: 16 registers hold 6 × 2 sums, 2 vectors of `right` and 1 of `left`; 32 hold
     // 24 sums. NEON has short vectors, so its tile is wide rather than high.
     // SAFETY: all elements of both factors up to the last were just shown to be inside the slices.
@@ -177,14 +195,14 @@ fn offset(i: usize, row: usize, k: usize, step: usize) -> Option<usize> {
 
 /// The arguments of [`multiply`] after its checks: every element of `left` and `right` that the shape
 /// of the result asks for is inside its slice. The unsafe methods rely on that for the same result.
-struct Product<'a, F> {
+struct Product<'a, F, E> {
     left: Left<'a, F>,
     right: Right<'a, F>,
     depth: usize,
-    accumulate: bool,
+    ending: E,
 }
 
-impl<F: Factor> Product<'_, F> {
+impl<F: Factor, E: Ending> Product<'_, F, E> {
     /// Cuts the columns into panels: `NV` vectors wide while at least half of that is left, then one.
     ///
     /// # Safety
@@ -258,7 +276,7 @@ impl<F: Factor> Product<'_, F> {
         column: usize,
         width: usize,
     ) {
-        let Product { left, right, depth, accumulate } = *self;
+        let Product { left, right, depth, ending } = *self;
         let mut sums = [[isa.zero(); NV]; MR];
         // A narrow tile loads whole vectors all the same, as long as they end inside the slice: the
         // lanes past `width` hold the next row's columns and are never stored.
@@ -293,14 +311,16 @@ impl<F: Factor> Product<'_, F> {
             let line = out.row_mut([row + i, column], width);
             for (v, &sum) in sums.iter().enumerate() {
                 let from = v * I::LANES;
+                if from >= width {
+                    break;
+                }
+                let at = [row + i, column + from];
                 if from + I::LANES <= width {
                     let part = &mut line[from..from + I::LANES];
-                    let sum = if accumulate { isa.add(isa.load(part), sum) } else { sum };
-                    isa.store(sum, part);
-                } else if from < width {
+                    isa.store(ending.end(isa, at, sum, part), part);
+                } else {
                     let part = &mut line[from..];
-                    let sum = if accumulate { isa.add(isa.load_part(part), sum) } else { sum };
-                    isa.store_part(sum, part);
+                    isa.store_part(ending.end(isa, at, sum, part), part);
                 }
             }
         }
@@ -322,13 +342,15 @@ unsafe fn sum<I: Isa, F: Factor, const MR: usize, const NV: usize>(
     depth: usize,
     sums: &mut [[I::V; NV]; MR],
 ) {
+    // A copy of its own stays in registers whatever becomes of the sums afterwards.
+    let mut running = *sums;
     for k in 0..depth {
         let mut right = [F::ZERO.splat(isa); NV];
         for (v, right) in right.iter_mut().enumerate() {
             // SAFETY: the caller vouches.
             *right = unsafe { F::load_ptr(isa, r.add(k * r_stride + v * I::LANES)) };
         }
-        for (i, sums) in sums.iter_mut().enumerate() {
+        for (i, sums) in running.iter_mut().enumerate() {
             // SAFETY: the caller vouches.
             let left = unsafe { *l.add(i * strides.0 + k * strides.1) }.splat(isa);
             for (sum, &right) in sums.iter_mut().zip(&right) {
@@ -336,6 +358,7 @@ unsafe fn sum<I: Isa, F: Factor, const MR: usize, const NV: usize>(
             }
         }
     }
+    *sums = running;
 }
 
 #[cfg(test)]
@@ -357,7 +380,7 @@ mod tests {
         #[inline(always)]
         fn run<I: Isa>(mut self, isa: I) {
             let Multiply { left, right, depth, accumulate, .. } = self;
-            multiply(isa, left, right, depth, &mut self.out, accumulate);
+            multiply(isa, left, right, depth, &mut self.out, Add(accumulate));
         }
     }
 

@@ -8,7 +8,7 @@ use super::weights::Panels;
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, pieces};
 use crate::isa::Isa;
-use crate::isa::tile::{Factor, Left, Right, multiply, tile_columns};
+use crate::isa::tile::{Add, Factor, Left, Right, multiply, tile_columns};
 use longmamba_core::View;
 
 /// The longest stretch of a panel, in factors: 128 KiB with the widest tile.
@@ -153,7 +153,7 @@ fn product<I: Isa, W: Panels<F>, F: Factor>(
                 depth_stride: 1,
             };
             let right = Right { data: panel, depth_stride: columns };
-            multiply(isa, left, right, len, &mut out, accumulate || first > 0);
+            multiply(isa, left, right, len, &mut out, Add(accumulate || first > 0));
             first += len;
         }
         output += count;

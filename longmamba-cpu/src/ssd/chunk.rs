@@ -16,43 +16,46 @@
 //! kept in `f32` either way.
 //!
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
-//! tokens up to `ROWS` - 1 before it.
+//! tokens up to `BLOCK` - 1 before it.
 
 use super::factor::ChunkFactor;
 use super::{Place, Scan};
 use crate::dispatch::Block;
 use crate::isa::Isa;
-use crate::isa::tile::{Left, multiply};
-use crate::math::{Exp2Nonpositive, map};
+use crate::isa::tile::{Add, Ending, Left, Right, multiply};
+use crate::math::{Exp2Nonpositive, exp2_nonpositive, map};
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
 use std::f64::consts::LOG2_E;
 
 /// The most tokens of a chunk.
 const MOST: usize = 64;
-const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(ROWS));
+const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(VECTOR));
 
-/// Rows of G and y whose causal part is multiplied at once; a multiple of every vector.
-const ROWS: usize = 16;
+/// The longest vector.
+const VECTOR: usize = 16;
 
-/// The working memory of one thread; `width` is `head_dim` in whole cache lines, `CHUNK` the tokens of a chunk.
+/// Rows of G and y whose causal part is multiplied at once: a multiple of every tile.
+const BLOCK: usize = 12;
+
+/// The working memory of one thread; `width` is `head_dim` in whole vectors, `CHUNK` the tokens of a chunk.
 pub(super) struct Workspace<'a, F> {
-    /// The states of a line of heads, `[LINE][d_state, width]`
+    /// The states of a line of heads, `[LINE][d_state, width]`, or nothing where they are used in place.
     states: &'a mut [f32],
     /// B of the chunk and group, transposed: `[d_state, CHUNK]`
     b: &'a mut [f32],
-    /// C·Bᵀ of the chunk and group, and the same with a head's decay: `[CHUNK, CHUNK]`
+    /// C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`
     scores: &'a mut [f32],
-    decayed: &'a mut [f32],
-    /// Δ·x, and the same with the decay to the end of the chunk: `[CHUNK, width]`
-    update: &'a mut [f32],
-    late_update: &'a mut [f32],
-    /// y before it goes out: `[CHUNK, width]`
+    /// y without what the state gives: `[CHUNK, width]`
     y: &'a mut [f32],
-    /// The same as factors, where they are not `f32`: B, C, and what one head multiplies.
+    /// C·Bᵀ with a head's decay, a left factor of `CHUNK` by `CHUNK`
+    decayed: &'a mut [F],
+    /// Δ·x, and the same with the decay to the end of the chunk: right factors of `CHUNK` rows
+    update: &'a mut [F],
+    late_update: &'a mut [F],
+    /// Bᵀ and C as left factors, and what lies to the right of them, where factors are not `f32`.
     b_factors: &'a mut [F],
     c_factors: &'a mut [F],
-    left: &'a mut [F],
     right: &'a mut [F],
 }
 
@@ -64,22 +67,23 @@ fn take<'a, T>(slot: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 }
 
 impl<'a, F: ChunkFactor> Workspace<'a, F> {
-    /// The floats and the factors that it needs.
+    /// The floats and the factors that it needs, with the states of so many heads.
     pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> [usize; 2] {
-        let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(ROWS));
-        let floats =
-            heads * d_state * width + d_state * chunk + 2 * chunk * chunk + 3 * chunk * width;
+        let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(VECTOR));
+        let floats = heads * d_state * width + d_state * chunk + chunk * chunk + chunk * width;
         [floats, Self::factors(width, d_state).iter().sum()]
     }
 
-    /// Factors of B, C, left and right: none where the floats themselves are multiplied.
-    fn factors(width: usize, d_state: usize) -> [usize; 4] {
-        if F::STEP == 1 {
-            return [0; 4];
-        }
+    /// Factors of all that consists of them, in the order of the fields.
+    fn factors(width: usize, d_state: usize) -> [usize; 6] {
         let chunk = F::CHUNK;
         let (tokens, states) = (chunk.div_ceil(F::STEP), d_state.div_ceil(F::STEP));
-        [d_state * tokens, chunk * states, chunk * tokens, tokens.max(states) * width.max(chunk)]
+        let converted = match F::STEP {
+            1 => [0; 3],
+            _ => [d_state * tokens, chunk * states, states * width.max(chunk)],
+        };
+        let [b, c, right] = converted;
+        [chunk * tokens, tokens * width, tokens * width, b, c, right]
     }
 
     fn new(
@@ -89,21 +93,26 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
         width: usize,
         d_state: usize,
     ) -> Self {
-        let (chunk, [b, c, left, right]) = (F::CHUNK, Self::factors(width, d_state));
+        let chunk = F::CHUNK;
+        let [decayed, update, late_update, b, c, right] = Self::factors(width, d_state);
         Workspace {
             states: take(&mut floats, heads * d_state * width),
             b: take(&mut floats, d_state * chunk),
             scores: take(&mut floats, chunk * chunk),
-            decayed: take(&mut floats, chunk * chunk),
-            update: take(&mut floats, chunk * width),
-            late_update: take(&mut floats, chunk * width),
             y: take(&mut floats, chunk * width),
+            decayed: take(&mut factors, decayed),
+            update: take(&mut factors, update),
+            late_update: take(&mut factors, late_update),
             b_factors: take(&mut factors, b),
             c_factors: take(&mut factors, c),
-            left: take(&mut factors, left),
             right: take(&mut factors, right),
         }
     }
+}
+
+/// Whether the states of a block can be used where they are: rows that are whole vectors, one after the other.
+pub(super) fn in_place(state: &Block<'_, f32, 4>) -> bool {
+    state.is_flat() && state.shape()[3].is_multiple_of(VECTOR)
 }
 
 /// The decay of one head over a chunk.
@@ -136,7 +145,7 @@ impl Decay {
         }
         let last = deltas.len() - 1;
         let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
-        let whole = deltas.len().next_multiple_of(ROWS);
+        let whole = deltas.len().next_multiple_of(VECTOR);
         for t in (0..whole).step_by(I::LANES) {
             let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
             isa.store(between(isa, end, u), &mut decay.to_end[t..]);
@@ -162,11 +171,12 @@ impl<F: ChunkFactor> Scan<'_, F> {
     pub(super) fn by_chunks<I: Isa>(&mut self, isa: I, selection: &Selection<LINE>, place: Place) {
         let Place { b, k, count, n, .. } = place;
         let [_, _, d_state, head_dim] = self.state.shape();
-        let width = head_dim.next_multiple_of(ROWS);
+        let width = head_dim.next_multiple_of(VECTOR);
         let (mut slots, mut factors) = (self.slots.take(), self.factors.take());
-        let mut work = Workspace::new(slots.own(), factors.own(), count, width, d_state);
+        let copied = if in_place(&self.state) { 0 } else { count };
+        let mut work = Workspace::new(slots.own(), factors.own(), copied, width, d_state);
         let size = d_state * width;
-        for i in 0..count {
+        for i in 0..copied {
             let states = &mut work.states[i * size..][..size];
             self.copy_state([b, k + i], states, width, Direction::In);
         }
@@ -188,7 +198,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
             }
             token += place.n;
         }
-        for i in 0..count {
+        for i in 0..copied {
             let states = &mut work.states[i * size..][..size];
             self.copy_state([b, k + i], states, width, Direction::Out);
         }
@@ -245,13 +255,13 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::left(isa, c, [n, d_state], work.c_factors);
         let right = F::right(isa, work.b, [d_state, F::CHUNK], work.right);
-        for first in (0..n).step_by(ROWS) {
-            let (rows, columns) = (ROWS.min(n - first), first + ROWS);
+        for first in (0..n).step_by(BLOCK) {
+            let shape = [BLOCK.min(n - first), seen::<F>(first)];
             let left = Left { data: from(c.data, first * c.row_stride), ..c };
             let out = &mut work.scores[first * F::CHUNK..];
-            let layout = Layout::strided([rows, columns], [F::CHUNK, 1]);
+            let layout = Layout::strided(shape, [F::CHUNK, 1]);
             let depth = d_state.div_ceil(F::STEP);
-            multiply(isa, left, right, depth, &mut block(out, layout), false);
+            multiply(isa, left, right, depth, &mut block(out, layout), Add(false));
         }
         let b = Left { data: work.b, row_stride: F::CHUNK, depth_stride: 1 };
         F::left(isa, b, [d_state, n], work.b_factors);
@@ -288,68 +298,104 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let Place { b, k, token, n, .. } = place;
         let (sequence, head) = (self.sequence + b, self.head + k + i);
         let [_, _, d_state, head_dim] = self.state.shape();
-        let width = head_dim.next_multiple_of(ROWS);
-        let x = |t| self.args.x.row([sequence, token + t, head, 0]);
+        let width = head_dim.next_multiple_of(VECTOR);
 
-        let updates = work.update.chunks_exact_mut(width.max(1));
-        let late_updates = work.late_update.chunks_exact_mut(width.max(1));
-        for (t, (update, late)) in updates.zip(late_updates).take(n).enumerate() {
-            let (delta, to_end) = (isa.splat(deltas[t][i]), isa.splat(decay.to_end[t]));
-            let x = x(t);
+        // All that x is read for, two tokens at a time.
+        let d = self.skip(isa, head);
+        for pair in 0..n.div_ceil(2) {
+            let t = 2 * pair;
+            let mut x = [isa.zero(); 2];
+            let rows = [Some(t), Some(t + 1).filter(|&t| t < n)];
+            let rows = rows.map(|t| match t {
+                Some(t) => self.args.x.row([sequence, token + t, head, 0]),
+                None => &[],
+            });
+            let delta = [isa.splat(deltas[t][i]), isa.splat(deltas[t + 1][i])];
+            let to_end = [isa.splat(decay.to_end[t]), isa.splat(decay.to_end[t + 1])];
             for p in (0..width).step_by(I::LANES) {
-                let now = isa.mul(delta, isa.load_at(x, p));
-                isa.store(now, &mut update[p..]);
-                isa.store(isa.mul(to_end, now), &mut late[p..]);
+                let mut now = x;
+                let mut late = x;
+                for r in 0..2 {
+                    x[r] = isa.load_at(rows[r], p);
+                    now[r] = isa.mul(delta[r], x[r]);
+                    late[r] = isa.mul(to_end[r], now[r]);
+                    let skip = isa.mul(d.at(isa, p), x[r]);
+                    isa.store(skip, &mut work.y[(t + r) * width + p..]);
+                }
+                F::put_right(isa, now, work.update, pair, width, p);
+                F::put_right(isa, late, work.late_update, pair, width, p);
             }
         }
 
         self.ask_for(isa, place, i);
 
-        // What the state before the chunk gives, and D·x.
-        let states = &mut work.states[i * d_state * width..][..d_state * width];
+        // What the chunk's own tokens give.
+        let stride = F::CHUNK / F::STEP;
+        let right = Right { data: &*work.update, depth_stride: width };
+        for first in (0..n).step_by(BLOCK) {
+            let rows = BLOCK.min(n - first);
+            for t in first..first + rows {
+                let scores = &work.scores[t * F::CHUNK..];
+                let row = &mut work.decayed[t * stride..][..stride];
+                decayed_scores(isa, decay, t, &scores[..seen::<F>(first)], row);
+            }
+            let left = from(work.decayed, first * stride);
+            let left = Left { data: left, row_stride: stride, depth_stride: 1 };
+            let depth = (first + rows).div_ceil(F::STEP);
+            let out = &mut work.y[first * width..];
+            let layout = Layout::contiguous([rows, width]);
+            multiply(isa, left, right, depth, &mut block(out, layout), Add(true));
+        }
+
+        // What the state before the chunk gives, and y goes out.
+        let states = match in_place(&self.state) {
+            true => self.state.flat_mut([b, k + i, 0, 0]),
+            false => &mut work.states[i * d_state * width..][..d_state * width],
+        };
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::again(c, d_state, work.c_factors);
         let right = F::right(isa, states, [d_state, width], work.right);
-        let rows = Layout::contiguous([n, width]);
-        multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut block(work.y, rows), false);
-        let d = self.skip(isa, head);
-        for (t, y) in work.y.chunks_exact_mut(width.max(1)).take(n).enumerate() {
-            let since_start = isa.splat(decay.since_start[t]);
-            let x = x(t);
-            for p in (0..width).step_by(I::LANES) {
-                let skip = isa.mul(d.at(isa, p), isa.load_at(x, p));
-                isa.store(isa.fma(since_start, isa.load(&y[p..]), skip), &mut y[p..]);
-            }
-        }
+        let mut out = self.y.matrix_mut([b, token, k + i, 0], 1, [n, head_dim]);
+        let ending = Since { start: &decay.since_start, y: work.y, width };
+        multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut out, ending);
 
-        // What the chunk's own tokens give.
-        decayed_scores(isa, decay, n, work.scores, work.decayed, F::CHUNK);
-        let right = F::right(isa, work.update, [n, width], work.right);
-        for first in (0..n).step_by(ROWS) {
-            let (rows, depth) = (ROWS.min(n - first), n.min(first + ROWS));
-            let left = from(work.decayed, first * F::CHUNK);
-            let left = Left { data: left, row_stride: F::CHUNK, depth_stride: 1 };
-            let left = F::left(isa, left, [rows, depth], work.left);
-            let rows = Layout::contiguous([rows, width]);
-            let out = &mut work.y[first * width..];
-            multiply(isa, left, right, depth.div_ceil(F::STEP), &mut block(out, rows), true);
-        }
-        for (t, y) in work.y.chunks_exact(width.max(1)).take(n).enumerate() {
-            let out = self.y.row_mut([b, token + t, k + i, 0], head_dim);
-            for p in (0..head_dim).step_by(I::LANES) {
-                isa.store_at(isa.load(&y[p..]), out, p);
-            }
-        }
-
-        let whole = isa.splat(decay.whole);
-        for h in states.chunks_exact_mut(I::LANES) {
-            isa.store(isa.mul(whole, isa.load(h)), h);
-        }
         let left = Left { data: &*work.b, row_stride: F::CHUNK, depth_stride: 1 };
         let left = F::again(left, n, work.b_factors);
-        let right = F::right(isa, work.late_update, [n, width], work.right);
-        let rows = Layout::contiguous([d_state, width]);
-        multiply(isa, left, right, n.div_ceil(F::STEP), &mut block(states, rows), true);
+        let right = Right { data: &*work.late_update, depth_stride: width };
+        let mut states = block(states, Layout::contiguous([d_state, width]));
+        multiply(isa, left, right, n.div_ceil(F::STEP), &mut states, Decayed(decay.whole));
+    }
+}
+
+/// The columns of G that tokens from `first`, the beginning of a block, on may have: in whole vectors.
+fn seen<F: ChunkFactor>(first: usize) -> usize {
+    (first + BLOCK).next_multiple_of(VECTOR).min(F::CHUNK)
+}
+
+/// `2^u[t]` of the product, and the rest of y.
+#[derive(Clone, Copy)]
+struct Since<'a> {
+    start: &'a [f32; MOST],
+    /// `[tokens, width]`
+    y: &'a [f32],
+    width: usize,
+}
+
+impl Ending for Since<'_> {
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, _: &[f32]) -> I::V {
+        isa.fma(isa.splat(self.start[t]), sums, isa.load(&self.y[t * self.width + p..]))
+    }
+}
+
+/// The product, and what it meets with the chunk's decay.
+#[derive(Clone, Copy)]
+struct Decayed(f32);
+
+impl Ending for Decayed {
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
+        isa.fma(isa.splat(self.0), isa.load_at(old, 0), sums)
     }
 }
 
@@ -379,15 +425,14 @@ fn transpose<I: Isa>(
     }
 }
 
-/// `scores[t,s] · 2^(u[t]-u[s])`, and 0 where s is later than t.
+/// `scores[s] · 2^(u[t]-u[s])`, and 0 where s is later than t: a row of a left factor.
 #[inline(always)]
-fn decayed_scores<I: Isa>(
+fn decayed_scores<I: Isa, F: ChunkFactor>(
     isa: I,
     decay: &Decay,
-    n: usize,
+    t: usize,
     scores: &[f32],
-    decayed: &mut [f32],
-    chunk: usize,
+    row: &mut [F],
 ) {
     const INDEX: [f32; MOST] = {
         let mut index = [0.0; MOST];
@@ -398,22 +443,14 @@ fn decayed_scores<I: Isa>(
         }
         index
     };
-    let rows = scores.chunks_exact(chunk).zip(decayed.chunks_exact_mut(chunk)).take(n);
-    for (t, (scores, decayed)) in rows.enumerate() {
-        let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
-        let now = isa.splat(t as f32);
-        // The products use whole blocks of `ROWS` columns.
-        let columns = (t + 1).next_multiple_of(ROWS);
-        for s in (0..columns).step_by(I::LANES) {
-            let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
-            isa.store(between(isa, later, earlier), &mut decayed[s..]);
-        }
-        map(isa, Exp2Nonpositive, &mut decayed[..columns]);
-        for s in (0..columns).step_by(I::LANES) {
-            let score = isa.mul(isa.load(&scores[s..]), isa.load(&decayed[s..]));
-            let causal = isa.zero_where_gt(isa.load(&INDEX[s..]), now, score);
-            isa.store(causal, &mut decayed[s..]);
-        }
+    let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
+    let now = isa.splat(t as f32);
+    // No vector waits for another: the processor finds the next ones by itself.
+    for s in (0..scores.len()).step_by(I::LANES) {
+        let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
+        let [decayed] = exp2_nonpositive(isa, [between(isa, later, earlier)]);
+        let score = isa.mul(isa.load(&scores[s..]), decayed);
+        F::put_left(isa, isa.zero_where_gt(isa.load(&INDEX[s..]), now, score), row, s);
     }
 }
 

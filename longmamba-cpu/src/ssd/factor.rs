@@ -31,6 +31,20 @@ pub(super) trait ChunkFactor: Factor + Scratched {
         shape: [usize; 2],
         room: &'a mut [Self],
     ) -> Right<'a, Self>;
+
+    /// Writes values `at` to `at + LANES` of a row of a left factor; `at` is a multiple of `LANES`.
+    fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [Self], at: usize);
+
+    /// Writes a vector of each of two rows of a right factor, rows 2k and 2k + 1, from column `at` on. Rows are
+    /// `width` values long.
+    fn put_right<I: Isa>(
+        isa: I,
+        rows: [I::V; 2],
+        room: &mut [Self],
+        k: usize,
+        width: usize,
+        at: usize,
+    );
 }
 
 impl ChunkFactor for f32 {
@@ -54,6 +68,22 @@ impl ChunkFactor for f32 {
         _: &'a mut [f32],
     ) -> Right<'a> {
         Right { data: from, depth_stride: width }
+    }
+    #[inline(always)]
+    fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [f32], at: usize) {
+        isa.store(values, &mut row[at..]);
+    }
+    #[inline(always)]
+    fn put_right<I: Isa>(
+        isa: I,
+        [first, second]: [I::V; 2],
+        room: &mut [f32],
+        k: usize,
+        width: usize,
+        at: usize,
+    ) {
+        isa.store(first, &mut room[2 * k * width + at..]);
+        isa.store(second, &mut room[(2 * k + 1) * width + at..]);
     }
 }
 
@@ -101,5 +131,20 @@ impl ChunkFactor for Pair {
             }
         }
         Right { data: room, depth_stride: width }
+    }
+    #[inline(always)]
+    fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [Pair], at: usize) {
+        isa.store_rounded(values, &mut row.as_flattened_mut()[at..][..I::LANES]);
+    }
+    #[inline(always)]
+    fn put_right<I: Isa>(
+        isa: I,
+        [first, second]: [I::V; 2],
+        room: &mut [Pair],
+        k: usize,
+        width: usize,
+        at: usize,
+    ) {
+        isa.store_pairs(isa.join(first, second), &mut room[k * width + at..]);
     }
 }
