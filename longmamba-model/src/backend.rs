@@ -72,6 +72,8 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// What was recorded of a step; one a session.
     type Recording: Send + Default + std::fmt::Debug;
 
+    /// Whether it computes with large weights where they lie, so that it matters where that is.
+    fn keeps_weights(&self) -> bool;
     /// Takes over a large weight.
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix>;
     /// The same weight as linear maps want it: as it is, or in fewer bits.

@@ -7,7 +7,7 @@ mod safetensors;
 pub(crate) use folder::weight_map;
 
 use crate::large::LargeBytes;
-use crate::{Error, Result, mmap, torch};
+use crate::{Error, Result, free_memory, mmap, torch};
 use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
@@ -21,20 +21,31 @@ use std::sync::Arc;
 /// How a checkpoint is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Use the weights in place, through a memory map (the default). The file must then not be
-    /// changed or truncated while the model lives: the operating system would end the process.
-    /// `false` reads the file into memory first, on large pages: that takes the time of a copy, and as much memory
-    /// again as the system keeps of the file. Where the file lies on small pages, as one that was written bit by
-    /// bit does, decoding is then up to 1.9 times as fast.
-    pub memory_map: bool,
+    /// Where the weights lie while they are used. `None`: [`Map`](Placement::Map), but for a model that computes
+    /// with the weights where they lie, as on the CPU: [`Fit`](Placement::Fit).
+    pub placement: Option<Placement>,
     /// Look at every weight and refuse NaN and infinity (the default). It reads the whole file once,
     /// at the speed of memory or disk.
     pub check_finite: bool,
 }
 
+/// Where weights lie while they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// In the file, through a memory map. The file must not be changed or truncated while the model lives: the
+    /// operating system would end the process. Several processes share one copy.
+    Map,
+    /// In memory of their own, on large pages. Systems keep most files on small pages, and decoding, which reads
+    /// every weight once a token, waits for the addresses of these: up to 1.9 times as long.
+    Copy,
+    /// [`Copy`](Placement::Copy) of a file that takes at most half of the memory that is free,
+    /// [`Map`](Placement::Map) of a larger one.
+    Fit,
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { memory_map: true, check_finite: true }
+        LoadOptions { placement: None, check_finite: true }
     }
 }
 
@@ -342,7 +353,8 @@ impl Checkpoint {
 }
 
 fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
-    if options.memory_map {
+    let placement = options.placement.unwrap_or(Placement::Map);
+    if placement == Placement::Map {
         return mmap::map(path);
     }
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
@@ -350,8 +362,13 @@ fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
     if !meta.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
     }
+    if placement == Placement::Fit && free_memory::bytes().is_none_or(|free| meta.len() > free / 2)
+    {
+        return mmap::map(path);
+    }
     let len = usize::try_from(meta.len()).map_err(|_| Error::malformed(path, "too large"))?;
-    let mut bytes = LargeBytes::zeros(len);
+    let no_memory = || Error::io(path)(std::io::ErrorKind::OutOfMemory.into());
+    let mut bytes = LargeBytes::try_zeros(len).ok_or_else(no_memory)?;
     file.read_exact(&mut bytes).map_err(Error::io(path))?;
     Ok(Arc::new(bytes))
 }

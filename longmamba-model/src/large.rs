@@ -28,26 +28,39 @@ pub(crate) const LARGE: usize = 2 << 20;
 const MEDIUM: usize = 128 << 10;
 
 impl LargeBytes {
+    /// # Panics
+    /// Or rather ends the process, where there is no memory.
     pub(crate) fn zeros(len: usize) -> Self {
+        Self::mapped(len).unwrap_or_else(|| LargeBytes(Storage::Small(AlignedVec::zeros(len))))
+    }
+
+    /// `None` where there is no memory.
+    pub(crate) fn try_zeros(len: usize) -> Option<Self> {
+        match len {
+            ..MEDIUM => Some(Self::zeros(len)),
+            _ => Self::mapped(len),
+        }
+    }
+
+    /// On pages of its own; `None` for a few bytes, too.
+    fn mapped(len: usize) -> Option<Self> {
+        let anonymous = MmapOptions::new;
+        if len < MEDIUM {
+            return None;
+        }
+        if len < LARGE {
+            let pages = anonymous().len(len).populate().map_anon().ok()?;
+            return Some(LargeBytes(Storage::Mapped { pages, start: 0, len }));
+        }
         // As much as it takes to begin and end on a large page. What is never touched takes no memory.
-        let mapped = len.checked_next_multiple_of(LARGE).and_then(|b| b.checked_add(LARGE));
-        if len >= LARGE
-            && let Some(mapped) = mapped
-            && let Ok(pages) = MmapMut::map_anon(mapped)
-        {
-            // Where large pages cannot be had, small ones do.
-            #[cfg(target_os = "linux")]
-            let _ = pages.advise(memmap2::Advice::HugePage);
-            let first = pages.as_ptr().addr();
-            let start = first.next_multiple_of(LARGE) - first;
-            return LargeBytes(Storage::Mapped { pages, start, len });
-        }
-        if (MEDIUM..LARGE).contains(&len)
-            && let Ok(pages) = MmapOptions::new().len(len).populate().map_anon()
-        {
-            return LargeBytes(Storage::Mapped { pages, start: 0, len });
-        }
-        LargeBytes(Storage::Small(AlignedVec::zeros(len)))
+        let mapped = len.checked_next_multiple_of(LARGE)?.checked_add(LARGE)?;
+        let pages = anonymous().len(mapped).map_anon().ok()?;
+        // Where large pages cannot be had, small ones do.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        let first = pages.as_ptr().addr();
+        let start = first.next_multiple_of(LARGE) - first;
+        Some(LargeBytes(Storage::Mapped { pages, start, len }))
     }
 }
 

@@ -43,8 +43,8 @@
 //! | the state-spaces repository's (`d_model`, `n_layer`, `ssm_cfg`) | `pytorch_model.bin` (zip or legacy), or the same names in safetensors | Mamba-1, Mamba-2 and their hybrids with attention |
 //!
 //! f32, f16 and bf16 weights stay as the file has them; activations, sums and states are `f32`. They are
-//! used where they lie in the memory map, so a model is ready as soon as its weights have been looked
-//! over for NaN, and several processes share one copy; [`LoadOptions`] turns both off. A `.bin` file is a
+//! looked over for NaN, and, on the CPU, copied to large pages where memory allows it, or else used where they lie in
+//! the memory map; [`LoadOptions`] has a say in both. A `.bin` file is a
 //! pickle, which is a program: the reader here knows the few instructions that a dictionary of tensors
 //! needs, runs none of them, and refuses every other by its name. [`convert`](fn@convert) writes any of
 //! these as one safetensors file.
@@ -152,6 +152,7 @@ mod convert;
 mod error;
 pub mod eval;
 mod files;
+mod free_memory;
 mod generate;
 pub mod hub;
 mod import_plan;
@@ -184,7 +185,7 @@ pub use backend::{
     Recurrence, ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
 };
 pub use batch::Batch;
-pub use checkpoint::{Checkpoint, LoadOptions, TensorInfo};
+pub use checkpoint::{Checkpoint, LoadOptions, Placement, TensorInfo};
 pub use config::{
     AttentionConfig, Config, Format, GateKind, LayerKind, MixerConfig, NormKind, Rope,
     SharedConfig, TokenizerKind,

@@ -18,7 +18,7 @@ pub(crate) fn map(path: &Path) -> Result<SharedBytes> {
     }
     // SAFETY: the map is private to this process and only ever read, through `&[u8]`. What remains
     // is that another process changes or truncates the file while it is mapped; no library can rule
-    // that out, and the documentation of `LoadOptions::memory_map` says so and offers to read the
+    // that out, and the documentation of `Placement::Map` says so and offers to read the
     // file into memory instead.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
     Ok(Arc::new(map))

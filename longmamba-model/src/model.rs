@@ -2,7 +2,7 @@
 
 use crate::attention::Attention;
 use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm};
-use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::checkpoint::{Checkpoint, LoadOptions, Placement};
 use crate::config::{Config, LayerKind};
 use crate::layer::{Layer, Mixing, Mlp, norm_project};
 use crate::load::{Loader, for_products};
@@ -83,7 +83,11 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// As [`Model::load`].
-    pub fn load_with(path: &Path, backend: B, options: LoadOptions) -> Result<Arc<Self>> {
+    pub fn load_with(path: &Path, backend: B, mut options: LoadOptions) -> Result<Arc<Self>> {
+        options.placement.get_or_insert(match backend.keeps_weights() {
+            true => Placement::Fit,
+            false => Placement::Map,
+        });
         if path.is_file() {
             let config = Config::read(&path.with_file_name("config.json"))?;
             return Self::build(config, Checkpoint::open(path, options)?, path, backend);

@@ -9,7 +9,7 @@
 
 use crate::backend::{Backend, DeltaSums, KV_PAGE};
 use crate::cache::{KvCache, history_len};
-use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::checkpoint::{Checkpoint, LoadOptions, Placement};
 use crate::model::Model;
 use crate::sequence::state_lens;
 use crate::session::{Session, SessionOptions};
@@ -136,7 +136,7 @@ impl<B: Backend> Session<B> {
     pub fn load(model: &Arc<Model<B>>, options: SessionOptions, path: &Path) -> Result<Self> {
         let mut session = model.session(options)?;
         // Small, and its own file may be replaced while it is read: no map.
-        let read = LoadOptions { memory_map: false, check_finite: true };
+        let read = LoadOptions { placement: Some(Placement::Copy), check_finite: true };
         let mut file = Checkpoint::open(path, read)?;
         let header: Header = file
             .metadata("session")

@@ -40,6 +40,10 @@ impl Backend for CpuBackend {
     type Scratch = Scratch;
     type Recording = ();
 
+    fn keeps_weights(&self) -> bool {
+        self.quantization.is_none()
+    }
+
     fn matrix(&self, weight: Tensor) -> Result<CpuMatrix> {
         Ok(CpuMatrix::InPlace(weight))
     }

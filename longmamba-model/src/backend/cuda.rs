@@ -172,6 +172,10 @@ impl Backend for CudaBackend {
     type Scratch = CudaScratch;
     type Recording = CudaRecording;
 
+    fn keeps_weights(&self) -> bool {
+        false
+    }
+
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix> {
         Ok(Matrix::upload(&self.device, weight.any_view()?)?)
     }

@@ -44,8 +44,8 @@ pub struct Options {
     pub warm: usize,
     /// Tokens that go through the layers together, where an engine lets one choose.
     pub chunk: Option<usize>,
-    /// Copy the weights into memory, where an engine uses them in their file.
-    pub copy: bool,
+    /// Use the weights in their file, where an engine can.
+    pub map: bool,
     /// In what numbers is computed, where an engine lets one choose.
     pub compute: Option<String>,
     /// Where the logits after the fixed prompt are written to, as raw f32.
@@ -63,7 +63,7 @@ impl Options {
             repeats: 1,
             warm: ANSWER,
             chunk: None,
-            copy: false,
+            map: false,
             compute: None,
             logits: None,
         };
@@ -79,7 +79,7 @@ impl Options {
                 "--repeats" => options.repeats = at_least_one(&value()?)?,
                 "--warm" => options.warm = at_least_one(&value()?)?,
                 "--chunk" => options.chunk = Some(at_least_one(&value()?)?),
-                "--copy" => options.copy = true,
+                "--map" => options.map = true,
                 "--compute" => options.compute = Some(value()?),
                 "--logits" => options.logits = Some(value()?.into()),
                 flag if flag.starts_with('-') => return Err(format!("no option {flag}").into()),

@@ -3,16 +3,19 @@
 //! ```text
 //! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
 //!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
-//!     [--compute auto|int8|int4] [--copy] [--logits FILE]
+//!     [--compute auto|int8|int4] [--map] [--logits FILE]
 //! ```
 //!
 //! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
-//! f32. `--compute int8` quantises the weights when they are loaded, `--copy` copies them. `benches/rivals` compares this with other engines.
+//! f32. `--compute int8` quantises the weights when they are loaded, `--map` uses them in their
+//! file. `benches/rivals` compares this with other engines.
 
 mod cells;
 
 use cells::{Engine, Options, Result, run};
-use longmamba_model::{CpuBackend, LoadOptions, Model, Quantization, Session, SessionOptions};
+use longmamba_model::{
+    CpuBackend, LoadOptions, Model, Placement, Quantization, Session, SessionOptions,
+};
 use std::sync::Arc;
 
 struct Ours {
@@ -23,7 +26,8 @@ struct Ours {
 
 fn main() -> Result<()> {
     run("ours", |options| {
-        let load = LoadOptions { memory_map: !options.copy, ..LoadOptions::default() };
+        let placement = options.map.then_some(Placement::Map);
+        let load = LoadOptions { placement, ..LoadOptions::default() };
         let model = Model::load_with(&options.model, backend(options)?, load)?;
         let mut session = SessionOptions::default();
         session.chunk_len = options.chunk.unwrap_or(session.chunk_len);

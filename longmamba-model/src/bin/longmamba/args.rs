@@ -7,7 +7,7 @@ use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::methods::{self, Context, Scales};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::{
-    Backend, LoadOptions, Model, SessionOptions, Text, Tokenizer, hub, read_plan,
+    Backend, LoadOptions, Model, Placement, SessionOptions, Text, Tokenizer, hub, read_plan,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -33,10 +33,28 @@ pub struct ModelArg {
     /// builtin:mamba2-tiny, builtin:mamba1-tiny
     #[arg(value_name = "MODEL")]
     model: String,
-    /// Copy the weights into memory instead of using them in the file: faster decoding where the system keeps the
-    /// file on small pages
+    /// Where the weights lie while they are used: `copy`, in memory on large pages, which decodes fastest; `map`, in
+    /// the file, where processes share them; `fit`, the first where that takes at most half of the free memory.
+    /// The default is `fit`, and `map` for weights that go to a GPU or into fewer bits
     #[arg(long)]
-    copy_weights: bool,
+    placement: Option<PlacementArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PlacementArg {
+    Map,
+    Copy,
+    Fit,
+}
+
+impl From<PlacementArg> for Placement {
+    fn from(argument: PlacementArg) -> Self {
+        match argument {
+            PlacementArg::Map => Placement::Map,
+            PlacementArg::Copy => Placement::Copy,
+            PlacementArg::Fit => Placement::Fit,
+        }
+    }
 }
 
 /// A model, and what belongs to it.
@@ -51,7 +69,7 @@ pub struct Loaded<B: Backend> {
 impl ModelArg {
     /// As if it stood on the command line.
     pub fn named(model: &str) -> Self {
-        ModelArg { model: model.to_owned(), copy_weights: false }
+        ModelArg { model: model.to_owned(), placement: None }
     }
 
     pub fn load<B: Backend>(&self, backend: B) -> Outcome<Loaded<B>> {
@@ -60,7 +78,8 @@ impl ModelArg {
             return Loaded::builtin(find_builtin(builtin)?, backend);
         }
         let path = hub::find(&name)?;
-        let options = LoadOptions { memory_map: !self.copy_weights, ..LoadOptions::default() };
+        let placement = self.placement.map(Placement::from);
+        let options = LoadOptions { placement, ..LoadOptions::default() };
         let model = Model::load_with(&path, backend, options)?;
         Ok(Loaded { model, name, builtin: None })
     }

@@ -2,7 +2,7 @@
 
 use super::{fixture, fixtures, read, refused_for};
 use crate::torch::{is_torch, tensor};
-use crate::{Checkpoint, Error, LoadOptions};
+use crate::{Checkpoint, Error, LoadOptions, Placement};
 use safetensors::SafeTensors;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -94,8 +94,8 @@ fn a_lone_tensor_has_no_name() {
 fn a_checkpoint_gives_the_same_tensors_from_every_container() {
     let folder = fixtures().join("torch");
     for name in ["protocol2.safetensors", "protocol2.pt", "legacy-protocol2.bin"] {
-        for memory_map in [true, false] {
-            let options = LoadOptions { memory_map, ..Default::default() };
+        for placement in [Placement::Map, Placement::Copy, Placement::Fit] {
+            let options = LoadOptions { placement: Some(placement), ..Default::default() };
             let mut file = Checkpoint::open(&folder.join(name), options).unwrap();
             let names: Vec<_> = file.tensors().map(|t| t.name.to_owned()).collect();
             assert_eq!(names, ["layers.0.bias", "layers.0.weight", "scale"], "{name}");
