@@ -295,11 +295,6 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     fn neg(self, a: Self::V) -> Self::V;
     /// `√a`
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// The nearest integer, ties to even, as a float.
-    fn round(self, a: Self::V) -> Self::V;
-    /// `a · 2ⁿ` for integral `n` and normal `a`, where the result is normal too; any value elsewhere,
-    /// except that a NaN in both stays NaN.
-    fn scale_pow2(self, a: Self::V, n: Self::V) -> Self::V;
     /// `a · 2ⁿ` for the integer n that the lowest bits of `n` hold, where `a` and the result are normal; any
     /// value elsewhere.
     fn shift_exponent(self, a: Self::V, n: Self::V) -> Self::V;

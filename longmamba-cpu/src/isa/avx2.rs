@@ -174,17 +174,6 @@ unsafe impl Isa for Avx2 {
         op!(_mm256_sqrt_ps(a))
     }
     #[inline(always)]
-    fn round(self, a: __m256) -> __m256 {
-        op!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
-    }
-    #[inline(always)]
-    fn scale_pow2(self, a: __m256, n: __m256) -> __m256 {
-        op!({
-            let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent))
-        })
-    }
-    #[inline(always)]
     fn shift_exponent(self, a: __m256, n: __m256) -> __m256 {
         op!({
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));

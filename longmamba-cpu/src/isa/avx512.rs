@@ -225,14 +225,6 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
         op!(_mm512_sqrt_ps(a))
     }
     #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        op!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(a))
-    }
-    #[inline(always)]
-    fn scale_pow2(self, a: __m512, n: __m512) -> __m512 {
-        op!(_mm512_scalef_ps(a, n))
-    }
-    #[inline(always)]
     fn shift_exponent(self, a: __m512, n: __m512) -> __m512 {
         op!({
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));

@@ -167,17 +167,6 @@ unsafe impl Isa for Neon {
         op!(vsqrtq_f32(a))
     }
     #[inline(always)]
-    fn round(self, a: float32x4_t) -> float32x4_t {
-        op!(vrndnq_f32(a))
-    }
-    #[inline(always)]
-    fn scale_pow2(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
-        op!({
-            let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
-            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), exponent))
-        })
-    }
-    #[inline(always)]
     fn shift_exponent(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
         op!({
             let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(n));

@@ -153,17 +153,6 @@ unsafe impl Isa for Scalar {
     fn sqrt(self, a: V) -> V {
         lanes!(i => a[i].sqrt())
     }
-    // Adding 1.5·2²³ pushes the fraction out of the mantissa; unlike `round_ties_even` this is no
-    // call where the processor lacks the instruction. Values that large are integers already.
-    #[inline(always)]
-    fn round(self, a: V) -> V {
-        const MAGIC: f32 = 12_582_912.0;
-        lanes!(i => if a[i].abs() < 4_194_304.0 { (a[i] + MAGIC) - MAGIC } else { a[i] })
-    }
-    #[inline(always)]
-    fn scale_pow2(self, a: V, n: V) -> V {
-        lanes!(i => f32::from_bits(a[i].to_bits().wrapping_add((n[i] as i32 as u32) << 23)))
-    }
     #[inline(always)]
     fn shift_exponent(self, a: V, n: V) -> V {
         lanes!(i => f32::from_bits(a[i].to_bits().wrapping_add(n[i].to_bits() << 23)))
