@@ -367,8 +367,11 @@ fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
         return mmap::map(path);
     }
     let len = usize::try_from(meta.len()).map_err(|_| Error::malformed(path, "too large"))?;
-    let no_memory = || Error::io(path)(std::io::ErrorKind::OutOfMemory.into());
-    let mut bytes = LargeBytes::try_zeros(len).ok_or_else(no_memory)?;
+    let mut bytes = match LargeBytes::try_zeros(len) {
+        Some(bytes) => bytes,
+        None if placement == Placement::Fit => return mmap::map(path),
+        None => return Err(Error::io(path)(std::io::ErrorKind::OutOfMemory.into())),
+    };
     file.read_exact(&mut bytes).map_err(Error::io(path))?;
     Ok(Arc::new(bytes))
 }

@@ -13,15 +13,24 @@ use std::ops::ControlFlow;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    F32,
+    Bf16,
+    Quantized(Quantization),
+}
+
 /// One test in this binary: the counter sees all threads.
 #[test]
 fn prefill_and_decode_allocate_nothing() {
     for threads in [1, 2] {
         for (mamba2, weights) in [
-            (false, None),
-            (true, None),
-            (false, Some(Quantization::Int8)),
-            (true, Some(Quantization::Int4)),
+            (false, Weights::F32),
+            (true, Weights::F32),
+            (false, Weights::Bf16),
+            (true, Weights::Bf16),
+            (false, Weights::Quantized(Quantization::Int8)),
+            (true, Weights::Quantized(Quantization::Int4)),
         ] {
             let shape = Shape {
                 mamba2,
@@ -31,7 +40,8 @@ fn prefill_and_decode_allocate_nothing() {
                 d_state: 16,
                 d_conv: 4,
                 groups: 2,
-                head_dim: 8,
+                // Of whole vectors, as in every model: the state is used in place.
+                head_dim: 16,
                 bias: true,
                 tied: true,
             };
@@ -40,10 +50,11 @@ fn prefill_and_decode_allocate_nothing() {
             // outside costs an allocation once in a while.
             pool.install(|| {
                 let backend = CpuBackend::new(None).unwrap();
-                let model = shape.model_on(match weights {
-                    None => backend,
-                    Some(kind) => backend.quantized(kind),
-                });
+                let model = match weights {
+                    Weights::F32 => shape.model_on(backend),
+                    Weights::Bf16 => shape.model_in_bf16(backend.rounded()).0,
+                    Weights::Quantized(kind) => shape.model_on(backend.quantized(kind)),
+                };
                 let options = SessionOptions { chunk_len: 64, ..Default::default() };
                 let mut session = model.session(options).unwrap();
                 let tokens = random_tokens(2, 64 * 10 + 17);

@@ -4,38 +4,15 @@
 mod common;
 
 use common::oracle;
-use common::{Shape, VOCAB, all_logits, random_tokens, shapes};
-use half::bf16;
-use longmamba_model::{CpuBackend, Model, SessionOptions};
+use common::{VOCAB, all_logits, random_tokens, shapes};
+use longmamba_model::{CpuBackend, SessionOptions};
 use proptest::prelude::*;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use std::sync::Arc;
 
 /// `‖found - expected‖ / ‖expected‖`
 fn distance(found: &[f32], expected: impl Iterator<Item = f64> + Clone) -> f64 {
     let size = expected.clone().map(|e| e * e).sum::<f64>();
     let off = found.iter().zip(expected).map(|(&f, e)| (f64::from(f) - e).powi(2)).sum::<f64>();
     (off / size).sqrt()
-}
-
-/// The model with its weights rounded, in a file of that type, and the same for the oracle.
-fn models(shape: Shape) -> (Arc<Model>, oracle::Model) {
-    let mut tensors = shape.tensors();
-    let mut files = Vec::new();
-    for (name, dims, values) in &mut tensors {
-        values.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32());
-        let bytes: Vec<u8> = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
-        files.push((name.clone(), dims.clone(), bytes));
-    }
-    let views = files.iter().map(|(name, dims, bytes)| {
-        (name, TensorView::new(Dtype::BF16, dims.clone(), bytes).unwrap())
-    });
-    let file = safetensors::serialize(views, None).unwrap();
-    let backend = CpuBackend::new(None).unwrap().rounded();
-    let file = Arc::new(file);
-    let model = Model::from_bytes(shape.config().as_bytes(), file, "random", backend).unwrap();
-    (model, oracle::Model::with(shape, tensors))
 }
 
 proptest! {
@@ -45,7 +22,9 @@ proptest! {
     #[test]
     fn rounded_logits_are_near_the_oracle(shape in shapes(), len in 1usize..150) {
         let tokens = random_tokens(shape.seed ^ 9, len);
-        let (model, oracle) = models(shape);
+        let backend = CpuBackend::new(None).unwrap().rounded();
+        let (model, tensors) = shape.model_in_bf16(backend);
+        let oracle = oracle::Model::with(shape, tensors);
         let mut session = model.session(SessionOptions::default()).unwrap();
         let logits = all_logits(&mut session, &tokens);
         let expected = oracle.run(&tokens, None);

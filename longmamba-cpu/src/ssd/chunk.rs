@@ -300,27 +300,24 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(VECTOR);
 
-        // All that x is read for, two tokens at a time.
+        // All that x is read for, two tokens at a time; a token that is missing at the end counts as zeros.
         let d = self.skip(isa, head);
+        let x = |t| match t < n {
+            true => self.args.x.row([sequence, token + t, head, 0]),
+            false => &[],
+        };
         for pair in 0..n.div_ceil(2) {
             let t = 2 * pair;
-            let mut x = [isa.zero(); 2];
-            let rows = [Some(t), Some(t + 1).filter(|&t| t < n)];
-            let rows = rows.map(|t| match t {
-                Some(t) => self.args.x.row([sequence, token + t, head, 0]),
-                None => &[],
-            });
+            let rows = [x(t), x(t + 1)];
             let delta = [isa.splat(deltas[t][i]), isa.splat(deltas[t + 1][i])];
             let to_end = [isa.splat(decay.to_end[t]), isa.splat(decay.to_end[t + 1])];
             for p in (0..width).step_by(I::LANES) {
-                let mut now = x;
-                let mut late = x;
+                let (mut now, mut late) = ([isa.zero(); 2], [isa.zero(); 2]);
                 for r in 0..2 {
-                    x[r] = isa.load_at(rows[r], p);
-                    now[r] = isa.mul(delta[r], x[r]);
+                    let x = isa.load_at(rows[r], p);
+                    now[r] = isa.mul(delta[r], x);
                     late[r] = isa.mul(to_end[r], now[r]);
-                    let skip = isa.mul(d.at(isa, p), x[r]);
-                    isa.store(skip, &mut work.y[(t + r) * width + p..]);
+                    isa.store(isa.mul(d.at(isa, p), x), &mut work.y[(t + r) * width + p..]);
                 }
                 F::put_right(isa, now, work.update, pair, width, p);
                 F::put_right(isa, late, work.late_update, pair, width, p);

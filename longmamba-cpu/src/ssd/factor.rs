@@ -48,7 +48,7 @@ pub(super) trait ChunkFactor: Factor + Scratched {
 }
 
 impl ChunkFactor for f32 {
-    /// 32 and 64 are equally good at 128 states, and 32 is better at 64.
+    /// 64 takes 5 to 10 % longer.
     const CHUNK: usize = 32;
     const STEP: usize = 1;
 

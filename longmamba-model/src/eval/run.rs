@@ -197,5 +197,5 @@ impl<S: Serialize + DeserializeOwned + Send> Part<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "builtin"))]
 mod tests;

@@ -3,6 +3,7 @@
 
 pub mod oracle;
 
+use half::bf16;
 use longmamba_model::policy::{Aggregate, CalibrationSettings, Plan};
 use longmamba_model::verify::Tolerance;
 use longmamba_model::{Backend, CpuBackend, Model, Session, calibrate};
@@ -141,6 +142,23 @@ impl Shape {
     pub fn model_on<B: Backend>(&self, backend: B) -> Arc<Model<B>> {
         let file = Arc::new(safetensors_file(&self.tensors()));
         Model::from_bytes(self.config().as_bytes(), file, "random", backend).unwrap()
+    }
+
+    /// The model in a file of `bf16`, and what its weights are there.
+    pub fn model_in_bf16<B: Backend>(&self, backend: B) -> (Arc<Model<B>>, Tensors) {
+        let mut tensors = self.tensors();
+        let mut files = Vec::new();
+        for (name, dims, values) in &mut tensors {
+            values.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32());
+            let bytes = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes());
+            files.push((name.clone(), dims.clone(), bytes.collect::<Vec<u8>>()));
+        }
+        let views = files.iter().map(|(name, dims, bytes)| {
+            (name, TensorView::new(Dtype::BF16, dims.clone(), bytes).unwrap())
+        });
+        let file = Arc::new(safetensors::serialize(views, None).unwrap());
+        let model = Model::from_bytes(self.config().as_bytes(), file, "random", backend).unwrap();
+        (model, tensors)
     }
 }
 
