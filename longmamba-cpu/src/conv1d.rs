@@ -3,9 +3,9 @@
 use crate::check;
 use crate::dispatch::{Block, Cpu, Cut, Divide, Kernel, block_cut, block_units, parallel};
 use crate::isa::Isa;
-use crate::lanes;
 use crate::math::silu;
 use longmamba_core::{Error, Result, View, ViewMut};
+use std::ops::Range;
 
 /// Vectors of neighbouring channels that go through the tokens together: whole cache lines on every
 /// instruction set, and few enough for registers.
@@ -15,14 +15,12 @@ const VECTORS: usize = 4;
 /// the sums kept in the output.
 const TAPS: usize = 8;
 
-/// The taps of every Mamba: so few that the last inputs stay in registers.
+/// The taps of every Mamba.
 const FEW: usize = 4;
 
-/// Tokens that such a filter does side by side, because one would mostly wait.
-const STEP: usize = 4;
-
-/// Tokens of a tile.
-const TILE: usize = 32;
+/// Channels that go through the tokens together where there are so few taps: their weights and last inputs stay in
+/// the nearest cache, and memory is read and written in long runs. A multiple of every instruction set's vectors.
+const RUN: usize = 448;
 
 /// Channels of a cut between threads, a multiple of every instruction set's block.
 const BLOCK: usize = 64;
@@ -202,20 +200,14 @@ impl Kernel for Convolution<'_> {
         let [width, _] = self.weight.shape();
         for b in 0..batch {
             let tokens = self.lengths.map_or(len, |lengths| lengths[b]);
-            // All channels of a few tokens, then the next tokens: the rows stay in reach.
-            let tile = if width == FEW { TILE } else { tokens.max(1) };
-            for first in (0..tokens).step_by(tile) {
-                let n = tile.min(tokens - first);
+            if width == FEW && self.weight.layout().strides()[1] == 1 {
+                for c in (0..channels).step_by(RUN) {
+                    self.few_taps(isa, b, tokens, c..channels.min(c + RUN));
+                }
+            } else {
                 for c in (0..channels).step_by(VECTORS * I::LANES) {
                     let count = (VECTORS * I::LANES).min(channels - c);
-                    if width != FEW {
-                        self.channels(isa, b, tokens, c, count);
-                        continue;
-                    }
-                    self.ask_for(isa, [b, first, c + VECTORS * I::LANES], tokens);
-                    for v in (0..count).step_by(I::LANES) {
-                        self.few_taps(isa, [b, first, c + v], n, I::LANES.min(count - v));
-                    }
+                    self.channels(isa, b, tokens, c, count);
                 }
             }
             for c in (0..channels).step_by(VECTORS * I::LANES) {
@@ -230,75 +222,35 @@ impl Kernel for Convolution<'_> {
 }
 
 impl Convolution<'_> {
-    /// Has the next channels of the tokens of a tile brought near, which the processor does not foresee.
+    /// All tokens of one sequence, for a run of channels; weights of neighbouring channels lie side by side.
     #[inline(always)]
-    fn ask_for<I: Isa>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
-        let [_, _, channels] = self.x.shape();
-        let width = (VECTORS * I::LANES).min(channels.saturating_sub(c));
-        for t in first..tokens.min(first + TILE) {
-            if width > 0 {
-                isa.prefetch_row(&self.x.row([b, t, c])[..width]);
-                isa.prefetch_row(self.out.row([b, t, c], width));
+    fn few_taps<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, run: Range<usize>) {
+        let Convolution { x, weight, bias, silu, history, out, .. } = self;
+        let (first, count) = (run.start, run.len());
+        let bias = bias.map(|bias| &bias[run]);
+        let mut weights: [&[f32]; FEW] = [&[]; FEW];
+        for (k, weights) in weights.iter_mut().enumerate() {
+            *weights = &weight.row([k, first])[..count];
+        }
+        for t in 0..tokens {
+            let mut rows: [&[f32]; FEW] = [&[]; FEW];
+            for (k, row) in rows.iter_mut().enumerate() {
+                *row = match (t + k).checked_sub(FEW - 1) {
+                    Some(token) => &x.row([b, token, first])[..count],
+                    None => history.row([b, t + k, first], count),
+                };
             }
-        }
-    }
-
-    /// `n` tokens of a vector of channels, `count` of which exist, from `[sequence, token, channel]` on, with
-    /// the last inputs in registers.
-    #[inline(always)]
-    fn few_taps<I: Isa>(&mut self, isa: I, [b, first, c]: [usize; 3], n: usize, count: usize) {
-        let mut weights = [isa.zero(); FEW];
-        lanes::view(isa, &self.weight, [0, c], count, &mut weights);
-        let bias = self.bias.map_or(isa.zero(), |bias| isa.load_part(&bias[c..c + count]));
-        let mut last = [isa.zero(); FEW - 1];
-        for (i, input) in last.iter_mut().enumerate() {
-            let row = match (first + i).checked_sub(FEW - 1) {
-                Some(token) => &self.x.row([b, token, c])[..count],
-                None => self.history.row([b, first + i, c], count),
-            };
-            *input = isa.load_part(row);
-        }
-        let mut t = 0;
-        while n - t >= STEP {
-            self.tokens::<I, STEP>(isa, &weights, bias, &mut last, [b, first + t, c], count);
-            t += STEP;
-        }
-        while t < n {
-            self.tokens::<I, 1>(isa, &weights, bias, &mut last, [b, first + t, c], count);
-            t += 1;
-        }
-    }
-
-    /// `N` tokens of it, after the inputs `last`.
-    #[inline(always)]
-    fn tokens<I: Isa, const N: usize>(
-        &mut self,
-        isa: I,
-        weights: &[I::V; FEW],
-        bias: I::V,
-        last: &mut [I::V; FEW - 1],
-        [b, t, c]: [usize; 3],
-        count: usize,
-    ) {
-        let mut sums = [bias; N];
-        let mut i = 0;
-        while i < N {
-            let new = isa.load_at(&self.x.row([b, t + i, c])[..count], 0);
-            let [oldest, older, old] = *last;
-            sums[i] = isa.fma(weights[0], oldest, sums[i]);
-            sums[i] = isa.fma(weights[1], older, sums[i]);
-            sums[i] = isa.fma(weights[2], old, sums[i]);
-            sums[i] = isa.fma(weights[3], new, sums[i]);
-            *last = [older, old, new];
-            i += 1;
-        }
-        if self.silu {
-            sums = silu(isa, sums);
-        }
-        let mut i = 0;
-        while i < N {
-            isa.store_at(sums[i], self.out.row_mut([b, t + i, c], count), 0);
-            i += 1;
+            let taps = Taps { weights, rows, bias, silu: *silu };
+            let out = out.row_mut([b, t, first], count);
+            let mut at = 0;
+            while count - at >= VECTORS * I::LANES {
+                taps.sums::<I, VECTORS>(isa, at, out);
+                at += VECTORS * I::LANES;
+            }
+            while at < count {
+                taps.sums::<I, 1>(isa, at, out);
+                at += I::LANES;
+            }
         }
     }
 
@@ -386,5 +338,56 @@ impl Convolution<'_> {
             row[..count].copy_from_slice(from);
             self.history.row_mut([b, i, c], count).copy_from_slice(&row[..count]);
         }
+    }
+}
+
+/// What one token of a run of channels is made of, all of the same length.
+struct Taps<'a> {
+    weights: [&'a [f32]; FEW],
+    /// The inputs that they meet, oldest first.
+    rows: [&'a [f32]; FEW],
+    bias: Option<&'a [f32]>,
+    silu: bool,
+}
+
+impl Taps<'_> {
+    /// `N` vectors from channel `at` on; a single one may be cut short by the end of the run.
+    #[inline(always)]
+    fn sums<I: Isa, const N: usize>(&self, isa: I, at: usize, out: &mut [f32]) {
+        let mut sums = [isa.zero(); N];
+        let mut v = 0;
+        while v < N {
+            let at = at + v * I::LANES;
+            if let Some(bias) = self.bias {
+                sums[v] = load::<I, N>(isa, bias, at);
+            }
+            let mut k = 0;
+            while k < FEW {
+                let weight = load::<I, N>(isa, self.weights[k], at);
+                sums[v] = isa.fma(weight, load::<I, N>(isa, self.rows[k], at), sums[v]);
+                k += 1;
+            }
+            v += 1;
+        }
+        if self.silu {
+            sums = silu(isa, sums);
+        }
+        let mut v = 0;
+        while v < N {
+            match N {
+                1 => isa.store_at(sums[v], out, at),
+                _ => isa.store(sums[v], &mut out[at + v * I::LANES..]),
+            }
+            v += 1;
+        }
+    }
+}
+
+/// A vector of a row, from `at` on: all of it where there are several.
+#[inline(always)]
+fn load<I: Isa, const N: usize>(isa: I, row: &[f32], at: usize) -> I::V {
+    match N {
+        1 => isa.load_at(row, at),
+        _ => isa.load(&row[at..]),
     }
 }
