@@ -235,10 +235,7 @@ impl Convolution<'_> {
         for t in 0..tokens {
             let mut rows: [&[f32]; FEW] = [&[]; FEW];
             for (k, row) in rows.iter_mut().enumerate() {
-                *row = match (t + k).checked_sub(FEW - 1) {
-                    Some(token) => &x.row([b, token, first])[..count],
-                    None => history.row([b, t + k, first], count),
-                };
+                *row = input(x, history, [b, t + k, first], count);
             }
             let taps = Taps { weights, rows, bias, silu: *silu };
             let out = out.row_mut([b, t, first], count);
@@ -258,9 +255,6 @@ impl Convolution<'_> {
     #[inline(always)]
     fn channels<I: Isa>(&mut self, isa: I, b: usize, tokens: usize, c: usize, count: usize) {
         let [width, _] = self.weight.shape();
-        let [sequence_stride, stride, _] = self.x.layout().strides();
-        // Where there is no token there is no storage either.
-        let x = self.x.data().get(b * sequence_stride + c..).unwrap_or(&[]);
         let mut bias = [0.0; VECTORS * 16];
         if let Some(values) = self.bias {
             bias[..count].copy_from_slice(&values[c..c + count]);
@@ -277,12 +271,7 @@ impl Convolution<'_> {
                     *sum = isa.load_at(before, v * I::LANES);
                 }
                 for (k, weight) in weights[..taps].iter().enumerate() {
-                    // The index into history and x, one after the other.
-                    let at = t + first + k;
-                    let row = match at.checked_sub(width - 1) {
-                        Some(token) => &x[token * stride..][..count],
-                        None => self.history.row([b, at, c], count),
-                    };
+                    let row = input(&self.x, &self.history, [b, t + first + k, c], count);
                     for (v, sum) in sums.iter_mut().enumerate() {
                         let weight = isa.load(&weight[v * I::LANES..]);
                         *sum = isa.fma(weight, isa.load_at(row, v * I::LANES), *sum);
@@ -331,13 +320,25 @@ impl Convolution<'_> {
         for i in 0..kept {
             // Ascending, so that a row is read before it is overwritten.
             let mut row = [0.0; VECTORS * 16];
-            let from = match (tokens + i).checked_sub(kept) {
-                Some(token) => &self.x.row([b, token, c])[..count],
-                None => self.history.row([b, tokens + i, c], count),
-            };
+            let from = input(&self.x, &self.history, [b, tokens + i, c], count);
             row[..count].copy_from_slice(from);
             self.history.row_mut([b, i, c], count).copy_from_slice(&row[..count]);
         }
+    }
+}
+
+/// `count` channels from `c` on of input `at` of history and x, one after the other.
+#[inline(always)]
+fn input<'b>(
+    x: &'b View<'_, f32, 3>,
+    history: &'b Block<'_, f32, 3>,
+    [b, at, c]: [usize; 3],
+    count: usize,
+) -> &'b [f32] {
+    let [_, kept, _] = history.shape();
+    match at.checked_sub(kept) {
+        Some(token) => &x.row([b, token, c])[..count],
+        None => history.row([b, at, c], count),
     }
 }
 

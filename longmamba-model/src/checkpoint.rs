@@ -36,7 +36,7 @@ pub enum Placement {
     /// operating system would end the process. Several processes share one copy.
     Map,
     /// In memory of their own, on large pages. Systems keep most files on small pages, and decoding, which reads
-    /// every weight once a token, waits for the addresses of these: up to 1.9 times as long.
+    /// every weight once a token, waits for the addresses of these: up to 1.8 times as long.
     Copy,
     /// [`Copy`](Placement::Copy) of a file that takes at most half of the memory that is free,
     /// [`Map`](Placement::Map) of a larger one.

@@ -44,17 +44,16 @@ impl LargeBytes {
 
     /// On pages of its own; `None` for a few bytes, too.
     fn mapped(len: usize) -> Option<Self> {
-        let anonymous = MmapOptions::new;
         if len < MEDIUM {
             return None;
         }
         if len < LARGE {
-            let pages = anonymous().len(len).populate().map_anon().ok()?;
+            let pages = MmapOptions::new().len(len).populate().map_anon().ok()?;
             return Some(LargeBytes(Storage::Mapped { pages, start: 0, len }));
         }
         // As much as it takes to begin and end on a large page. What is never touched takes no memory.
         let mapped = len.checked_next_multiple_of(LARGE)?.checked_add(LARGE)?;
-        let pages = anonymous().len(mapped).map_anon().ok()?;
+        let pages = MmapMut::map_anon(mapped).ok()?;
         // Where large pages cannot be had, small ones do.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);

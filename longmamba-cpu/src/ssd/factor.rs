@@ -120,14 +120,14 @@ impl ChunkFactor for Pair {
         [depth, width]: [usize; 2],
         room: &'a mut [Pair],
     ) -> Right<'a, Pair> {
-        for (k, row) in room.chunks_exact_mut(width.max(1)).take(depth.div_ceil(2)).enumerate() {
+        for k in 0..depth.div_ceil(2) {
             let first = &from[2 * k * width..][..width];
             let whole = 2 * k + 1 < depth;
             let second = if whole { &from[(2 * k + 1) * width..][..width] } else { first };
             for j in (0..width).step_by(I::LANES) {
                 let a = isa.load(&first[j..]);
                 let b = if whole { isa.load(&second[j..]) } else { isa.zero() };
-                isa.store_pairs(isa.join(a, b), &mut row[j..]);
+                Self::put_right(isa, [a, b], room, k, width, j);
             }
         }
         Right { data: room, depth_stride: width }

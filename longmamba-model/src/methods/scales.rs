@@ -4,7 +4,7 @@
 //! `[points, layers]` and `path.nll` f64 `[points]`, from the model as it is to the last step; and metadata
 //! under `longmamba.factors`, a JSON object with everything else.
 
-use crate::checkpoint::{Checkpoint, LoadOptions, Placement};
+use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::{Error, Result};
 use longmamba_core::SharedBytes;
 use longmamba_core::policy::Fingerprint;
@@ -209,7 +209,7 @@ impl Scales {
     /// [`Error::Malformed`] and the tensor errors for what is no such file, is damaged, or was written by a
     /// later version.
     pub fn from_bytes(bytes: SharedBytes, path: &Path) -> Result<Self> {
-        let options = LoadOptions { placement: Some(Placement::Copy), check_finite: true };
+        let options = LoadOptions::default();
         let mut file = Checkpoint::from_bytes(bytes, path, options)?;
         let refuse = |why: String| Error::malformed(path, format!("no usable factors: {why}"));
         let json = file
