@@ -8,7 +8,7 @@ mod parallel;
 mod scratch;
 mod split;
 
-pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, pieces};
+pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, parallel_shared, pieces};
 pub use scratch::Scratch;
 pub(crate) use scratch::{Scratched, Slots};
 pub(crate) use split::Block;

@@ -38,7 +38,7 @@ pub use conv1d::causal_conv1d;
 pub use dispatch::{Cpu, Scratch};
 pub use elementwise::Activation;
 pub use isa::IsaKind;
-pub use matmul::Accumulate;
+pub use matmul::{Accumulate, Packed};
 pub use quantized::{Quantization, Quantized};
 pub use rope::Rotation;
 pub use scan::selective_scan;

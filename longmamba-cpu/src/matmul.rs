@@ -11,6 +11,7 @@
 mod codes;
 mod decode;
 mod operand;
+mod packed;
 mod prefill;
 mod round;
 mod weights;
@@ -25,6 +26,7 @@ use decode::Decode;
 use half::bf16;
 use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
 use operand::Operand;
+pub use packed::Packed;
 use prefill::Prefill;
 use round::Round;
 use weights::{Dense, Dots, Panels};
@@ -90,7 +92,7 @@ impl Cpu {
         let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, panels) = rounded(*self, x, scratch)?;
+        let (x, panels) = rounded(*self, x, pair_panel(x), scratch)?;
         match x.shape()[0] < PREFILL_ROWS {
             true => Decode::run(*self, x, Dense(w), out, accumulate),
             false => Prefill::run(*self, x, Dense(w), out, accumulate, panels),
@@ -138,11 +140,55 @@ impl Cpu {
         let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, panels) = rounded(*self, x, scratch)?;
+        let (x, panels) = rounded(*self, x, pair_panel(x), scratch)?;
         match nibbles {
             Some(nibbles) if decodes => Decode::run(*self, x, nibbles, out, accumulate),
             _ => Prefill::run(*self, x, Codes::new(w), out, accumulate, panels),
         }
+        Ok(())
+    }
+
+    /// As [`matmul`](Cpu::matmul), with rearranged weights of type `f32`. Here a row's result never depends on the
+    /// number of rows.
+    ///
+    /// # Errors
+    /// As [`matmul`](Cpu::matmul); [`Error::DType`](longmamba_core::Error::DType) for other weights.
+    pub fn matmul_packed(
+        &self,
+        x: View<'_, f32, 2>,
+        w: &Packed,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let panels = w.floats()?;
+        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        let (x, room) = spread(*self, x, 0, scratch)?;
+        Prefill::run(*self, x, panels, out, accumulate, room);
+        Ok(())
+    }
+
+    /// As [`matmul_bf16`](Cpu::matmul_bf16), with rearranged weights of type `bf16`. Here a row's result never
+    /// depends on the number of rows.
+    ///
+    /// # Errors
+    /// As [`matmul`](Cpu::matmul); [`Error::DType`](longmamba_core::Error::DType) for other weights.
+    pub fn matmul_packed_bf16(
+        &self,
+        x: View<'_, f32, 2>,
+        w: &Packed,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let panels = w.pairs()?;
+        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        let (x, room) = rounded(*self, x, 0, scratch)?;
+        Prefill::run(*self, x, panels, out, accumulate, room);
         Ok(())
     }
 
@@ -184,29 +230,46 @@ fn product<W: Dots<f32> + Panels<f32>>(
         Decode::run(cpu, x, w, out, accumulate);
         return Ok(());
     }
-    let (count, len) = (rayon::current_num_threads(), prefill::panel_len(inputs));
-    if !prefill::collides(x.layout().strides()[0]) {
-        Prefill::run(cpu, x, w, out, accumulate, scratch.slots(count, len));
-        return Ok(());
-    }
-    let stride = prefill::stride(inputs);
-    let layout = Layout::strided([rows, inputs], [stride, 1])?;
-    let (copy, panels) = scratch.room_and_slots(rows * stride, count, len);
-    cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
-    Prefill::run(cpu, View::with_layout(copy, layout)?, w, out, accumulate, panels);
+    let (x, panels) = spread(cpu, x, prefill::panel_len(inputs), scratch)?;
+    Prefill::run(cpu, x, w, out, accumulate, panels);
     Ok(())
 }
 
-/// x in pairs, and the panels that a product of them needs.
+/// Pairs of a panel of the weights that meet x, where it takes panels.
+fn pair_panel(x: View<'_, f32, 2>) -> usize {
+    let [rows, inputs] = x.shape();
+    if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(inputs.div_ceil(2)) }
+}
+
+/// x with rows that are not in each other's way, and room for panels of so many factors.
+fn spread<'a>(
+    cpu: Cpu,
+    x: View<'a, f32, 2>,
+    panel_len: usize,
+    scratch: &'a mut Scratch,
+) -> Result<(View<'a, f32, 2>, Slots<'a, f32>)> {
+    let [rows, inputs] = x.shape();
+    let threads = rayon::current_num_threads();
+    if rows < PREFILL_ROWS || !prefill::collides(x.layout().strides()[0]) {
+        return Ok((x, scratch.slots(threads, panel_len)));
+    }
+    let stride = prefill::stride(inputs);
+    let layout = Layout::strided([rows, inputs], [stride, 1])?;
+    let (copy, panels) = scratch.room_and_slots(rows * stride, threads, panel_len);
+    cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
+    Ok((View::with_layout(copy, layout)?, panels))
+}
+
+/// x in pairs, and room for panels of so many.
 fn rounded<'a>(
     cpu: Cpu,
     x: View<'_, f32, 2>,
+    panel_len: usize,
     scratch: &'a mut Scratch,
 ) -> Result<(View<'a, Pair, 2>, Slots<'a, Pair>)> {
     let [rows, inputs] = x.shape();
     let pairs = inputs.div_ceil(2);
     let stride = prefill::stride(pairs);
-    let panel_len = if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(pairs) };
     let panels = rayon::current_num_threads();
     let (rounded, panels) = scratch.room_and_slots(rows * stride, panels, panel_len);
     let round = Round { cpu, x, out: &mut *rounded, pairs, stride };

@@ -50,6 +50,15 @@ impl DeltaSums {
     }
 }
 
+/// What a large weight is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its rows, one by one: an embedding table, and a head that is tied to it.
+    Rows,
+    /// Products with all of it: a linear map.
+    Products,
+}
+
 /// A device: its buffers, and the stages on them. `rows` is the number of tokens that a stage works
 /// on; inputs and outputs say where in their buffers those lie.
 ///
@@ -74,11 +83,19 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
 
     /// Whether it computes with large weights where they lie, so that it matters where that is.
     fn keeps_weights(&self) -> bool;
+    /// Tokens that are best read together, where nobody says how many.
+    fn chunk_len(&self) -> usize;
     /// Takes over a large weight.
     fn matrix(&self, weight: Tensor) -> Result<Self::Matrix>;
     /// The same weight as linear maps want it: as it is, or in fewer bits.
     fn for_products(&self, weight: Self::Matrix) -> Result<Self::Matrix> {
         Ok(weight)
+    }
+    /// The same weight in memory that is the model's own, laid out for `purpose`. `None` where there is not
+    /// enough memory.
+    fn own(&self, weight: &Self::Matrix, purpose: Purpose) -> Result<Option<Self::Matrix>> {
+        let _ = purpose;
+        Ok(Some(weight.clone()))
     }
     /// Takes over a small weight.
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector>;

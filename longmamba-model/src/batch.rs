@@ -53,7 +53,11 @@ impl<B: Backend> Batch<B> {
         }
         let sequences =
             (0..count).map(|_| Sequence::new(&model, &options)).collect::<Result<_>>()?;
-        let work = Workspace::new(model.config(), options.chunk_len, model.backend())?;
+        let work = Workspace::new(
+            model.config(),
+            options.tokens_at_once(model.backend()),
+            model.backend(),
+        )?;
         Ok(Batch { model, options, sequences, work })
     }
 

@@ -44,7 +44,8 @@ pub fn calibrate<B: Backend>(
     let layers = config.recurrent_layers();
     let mut calibration = Calibration::new(settings.clone(), layers, config.mixer.channels())?;
     // The whole window is one chunk: the policy wants each layer's Δ in one piece.
-    let options = SessionOptions { chunk_len: settings.train_len(), ..SessionOptions::default() };
+    let options =
+        SessionOptions { chunk_len: Some(settings.train_len()), ..SessionOptions::default() };
     let rates = (0..layers).map(|layer| model.rates(layer)).collect::<Result<Vec<_>>>()?;
     for (done, window) in windows.iter().enumerate() {
         if window.len() != settings.train_len() {

@@ -7,7 +7,8 @@ mod safetensors;
 pub(crate) use folder::weight_map;
 
 use crate::large::LargeBytes;
-use crate::{Error, Result, free_memory, mmap, torch};
+use crate::mmap::{self, MappedFile};
+use crate::{Error, Result, free_memory, torch};
 use ::safetensors::Dtype;
 use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
@@ -35,10 +36,12 @@ pub enum Placement {
     /// In the file, through a memory map. The file must not be changed or truncated while the model lives: the
     /// operating system would end the process. Several processes share one copy.
     Map,
-    /// In memory of their own, on large pages. Systems keep most files on small pages, and decoding, which reads
-    /// every weight once a token, waits for the addresses of these: up to 1.8 times as long.
+    /// In memory of their own, on large pages, and linear maps on the CPU in the order in which they are read
+    /// ([`Packed`](longmamba_cpu::Packed)). Systems keep most files on small pages, and decoding, which reads
+    /// every weight once a token, waits for the addresses of these: up to 1.8 times as long. A prompt need not
+    /// rearrange the weights again and again. The file must stay as it is until the model is loaded.
     Copy,
-    /// [`Copy`](Placement::Copy) of a file that takes at most half of the memory that is free,
+    /// [`Copy`](Placement::Copy) of a model whose files take at most half of the memory that is free,
     /// [`Map`](Placement::Map) of a larger one.
     Fit,
 }
@@ -80,6 +83,8 @@ struct Entry {
 struct File {
     path: PathBuf,
     bytes: SharedBytes,
+    /// The same, where it is mapped.
+    map: Option<Arc<MappedFile>>,
 }
 
 /// The tensors of a checkpoint: one file or several, safetensors or PyTorch's own format.
@@ -121,7 +126,13 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`], or [`Error::Malformed`] which says what is wrong with the file.
     pub fn open(path: &Path, options: LoadOptions) -> Result<Self> {
-        Self::from_bytes(bytes_of(path, options)?, path, options)
+        let Some(bytes) = read(path, options)? else {
+            let map = Arc::new(mmap::map(path)?);
+            let mut checkpoint = Self::from_bytes(map.clone(), path, options)?;
+            checkpoint.files[0].map = Some(map);
+            return Ok(checkpoint);
+        };
+        Self::from_bytes(bytes, path, options)
     }
 
     /// The same from bytes; `path` is for messages only.
@@ -137,7 +148,7 @@ impl Checkpoint {
         let entries = tensors.into_iter().map(|(name, stored)| (name, Entry { file: 0, stored }));
         Ok(Checkpoint {
             entries: entries.collect(),
-            files: vec![File { path: path.to_owned(), bytes }],
+            files: vec![File { path: path.to_owned(), bytes, map: None }],
             metadata,
             check_finite: options.check_finite,
             asked: None,
@@ -177,6 +188,16 @@ impl Checkpoint {
     fn data(&self, entry: &Entry) -> &[u8] {
         // The readers have checked every range against its file.
         &(*self.files[entry.file].bytes).as_ref()[entry.stored.range.clone()]
+    }
+
+    /// The bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
+    }
+
+    /// What was read so far is no longer needed, or rarely.
+    pub(crate) fn release(&self) {
+        self.files.iter().filter_map(|file| file.map.as_ref()).for_each(|map| map.release());
     }
 
     /// The tensors that have not been taken yet, by name.
@@ -326,7 +347,7 @@ impl Checkpoint {
             let bytes = bytes.ok_or_else(|| Error::argument(format!("{name} is too large")))?;
             // Pages that nobody touches take no memory.
             let zeros: SharedBytes = Arc::new(LargeBytes::zeros(bytes));
-            self.files = vec![File { path: PathBuf::new(), bytes: zeros }];
+            self.files = vec![File { path: PathBuf::new(), bytes: zeros, map: None }];
             let stored = StoredTensor { dtype: Dtype::F32, shape: shape.to_vec(), range: 0..bytes };
             return Ok(Entry { file: 0, stored });
         }
@@ -352,26 +373,26 @@ impl Checkpoint {
     }
 }
 
-fn bytes_of(path: &Path, options: LoadOptions) -> Result<SharedBytes> {
+/// A copy of a file, or `None` where it is to be mapped.
+fn read(path: &Path, options: LoadOptions) -> Result<Option<SharedBytes>> {
     let placement = options.placement.unwrap_or(Placement::Map);
     if placement == Placement::Map {
-        return mmap::map(path);
+        return Ok(None);
     }
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
     let meta = file.metadata().map_err(Error::io(path))?;
     if !meta.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
     }
-    if placement == Placement::Fit && free_memory::bytes().is_none_or(|free| meta.len() > free / 2)
-    {
-        return mmap::map(path);
+    if placement == Placement::Fit && !free_memory::fits(meta.len(), free_memory::bytes()) {
+        return Ok(None);
     }
     let len = usize::try_from(meta.len()).map_err(|_| Error::malformed(path, "too large"))?;
     let mut bytes = match LargeBytes::try_zeros(len) {
         Some(bytes) => bytes,
-        None if placement == Placement::Fit => return mmap::map(path),
+        None if placement == Placement::Fit => return Ok(None),
         None => return Err(Error::io(path)(std::io::ErrorKind::OutOfMemory.into())),
     };
     file.read_exact(&mut bytes).map_err(Error::io(path))?;
-    Ok(Arc::new(bytes))
+    Ok(Some(Arc::new(bytes)))
 }

@@ -12,6 +12,11 @@ pub(crate) fn bytes() -> Option<u64> {
     Some(limits.filter_map(|text| text.trim().parse().ok()).fold(available, u64::min))
 }
 
+/// Whether something of so many bytes takes at most half of what is free.
+pub(crate) fn fits(bytes: u64, free: Option<u64>) -> bool {
+    free.is_some_and(|free| bytes <= free / 2)
+}
+
 /// What `/proc/meminfo` says of it.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -34,6 +39,12 @@ mod tests {
         }
         let huge = format!("MemAvailable: {} kB", u64::MAX);
         assert_eq!(available(&huge), None);
+    }
+
+    #[test]
+    fn half_of_what_is_free_fits_and_no_more() {
+        assert!(fits(50, Some(100)) && fits(0, Some(0)) && fits(u64::MAX / 2, Some(u64::MAX)));
+        assert!(!fits(51, Some(101)) && !fits(1, Some(1)) && !fits(0, None));
     }
 
     #[test]

@@ -182,7 +182,7 @@ pub use backend::CudaBackend;
 pub use backend::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, CpuBackend, CpuBuffer,
     CpuMatrix, DeltaSums, GatedProjection, KV_PAGE, Linear, Norm, NormedConv, Position, Profile,
-    Recurrence, ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
+    Purpose, Recurrence, ScanInputs, SelectScan, Spent, SsdStageInputs, Stage, StepMemory,
 };
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, LoadOptions, Placement, TensorInfo};

@@ -1,16 +1,18 @@
 //! From named tensors to the parts of a model.
 
-use crate::backend::{Backend, Conv, Linear, Norm};
-use crate::checkpoint::Checkpoint;
+use crate::backend::{Backend, Conv, Linear, Norm, Purpose};
+use crate::checkpoint::{Checkpoint, Placement};
 use crate::config::{Config, NormKind};
 use crate::{Error, Result};
-use longmamba_core::AlignedVec;
+use longmamba_core::{AlignedVec, DType};
+use std::io::ErrorKind;
 
 /// What every part is loaded from.
 pub(crate) struct Loader<'a, B: Backend> {
     pub config: &'a Config,
     pub weights: &'a mut Checkpoint,
     pub backend: &'a B,
+    pub placement: Placement,
 }
 
 impl<B: Backend> Loader<'_, B> {
@@ -23,6 +25,25 @@ impl<B: Backend> Loader<'_, B> {
         self.backend.vector(values)
     }
 
+    /// A large weight where the checkpoint has it, and its type there.
+    pub(crate) fn matrix(&mut self, tensor: &str, shape: &[usize]) -> Result<(B::Matrix, DType)> {
+        let weight = self.weights.take(tensor, shape)?;
+        let dtype = weight.dtype();
+        Ok((self.backend.matrix(weight)?, dtype))
+    }
+
+    /// The weight where it is to lie.
+    pub(crate) fn place(&self, weight: B::Matrix, purpose: Purpose) -> Result<B::Matrix> {
+        if self.placement == Placement::Map {
+            return Ok(weight);
+        }
+        match self.backend.own(&weight, purpose)? {
+            Some(own) => Ok(own),
+            None if self.placement == Placement::Fit => Ok(weight),
+            None => Err(Error::io(self.weights.path())(ErrorKind::OutOfMemory.into())),
+        }
+    }
+
     /// `name.weight` `[outputs, inputs]`, and `name.bias` where `bias`.
     pub(crate) fn linear(
         &mut self,
@@ -31,9 +52,10 @@ impl<B: Backend> Loader<'_, B> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear<B>> {
-        let Linear { weight, dtype, .. } = self.plain_linear(name, outputs, inputs)?;
         let tensor = format!("{name}.weight");
+        let (weight, dtype) = self.matrix(&tensor, &[outputs, inputs])?;
         let weight = for_products(self.backend, weight, self.weights, &tensor)?;
+        let weight = self.place(weight, Purpose::Products)?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), &[outputs])).transpose()?;
         Ok(Linear { weight, bias, inputs, outputs, dtype })
     }
@@ -45,9 +67,8 @@ impl<B: Backend> Loader<'_, B> {
         outputs: usize,
         inputs: usize,
     ) -> Result<Linear<B>> {
-        let weight = self.weights.take(&format!("{name}.weight"), &[outputs, inputs])?;
-        let dtype = weight.dtype();
-        let weight = self.backend.matrix(weight)?;
+        let (weight, dtype) = self.matrix(&format!("{name}.weight"), &[outputs, inputs])?;
+        let weight = self.place(weight, Purpose::Products)?;
         Ok(Linear { weight, bias: None, inputs, outputs, dtype })
     }
 

@@ -1,7 +1,7 @@
 //! A model: embedding, layers, final norm, head.
 
 use crate::attention::Attention;
-use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm};
+use crate::backend::{Backend, Columns, ColumnsMut, CpuBackend, Linear, Norm, Purpose};
 use crate::checkpoint::{Checkpoint, LoadOptions, Placement};
 use crate::config::{Config, LayerKind};
 use crate::layer::{Layer, Mixing, Mlp, norm_project};
@@ -12,7 +12,7 @@ use crate::sequence::Sequence;
 use crate::session::{Session, SessionOptions};
 use crate::shared::{Blocks, SharedCall};
 use crate::workspace::{Segment, Workspace};
-use crate::{Error, Result};
+use crate::{Error, Result, free_memory};
 use longmamba_core::SharedBytes;
 use longmamba_core::policy::Fingerprint;
 use std::collections::BTreeMap;
@@ -84,16 +84,24 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_with(path: &Path, backend: B, mut options: LoadOptions) -> Result<Arc<Self>> {
-        options.placement.get_or_insert(match backend.keeps_weights() {
-            true => Placement::Fit,
-            false => Placement::Map,
-        });
-        if path.is_file() {
-            let config = Config::read(&path.with_file_name("config.json"))?;
-            return Self::build(config, Checkpoint::open(path, options)?, path, backend);
+        let mut placement = Placement::Map;
+        if backend.keeps_weights() {
+            // The backend copies weight by weight, and not more than it wants.
+            placement = options.placement.unwrap_or(Placement::Fit);
+            options.placement = Some(Placement::Map);
         }
-        let config = Config::read(&path.join("config.json"))?;
-        Self::build(config, Checkpoint::open_folder(path, options)?, path, backend)
+        let (config, weights) = if path.is_file() {
+            let config = Config::read(&path.with_file_name("config.json"))?;
+            (config, Checkpoint::open(path, options)?)
+        } else {
+            let config = Config::read(&path.join("config.json"))?;
+            (config, Checkpoint::open_folder(path, options)?)
+        };
+        if placement == Placement::Fit && !free_memory::fits(weights.bytes(), free_memory::bytes())
+        {
+            placement = Placement::Map;
+        }
+        Self::build(config, weights, path, backend, placement)
     }
 
     /// Loads a model from bytes: the text of a `config.json` and a safetensors file. `name` stands
@@ -111,7 +119,7 @@ impl<B: Backend> Model<B> {
         let config = Config::parse(config, &path.join("config.json"))?;
         let file = path.join("model.safetensors");
         let checkpoint = Checkpoint::from_bytes(weights, &file, LoadOptions::default())?;
-        Self::build(config, checkpoint, path, backend)
+        Self::build(config, checkpoint, path, backend, Placement::Map)
     }
 
     fn build(
@@ -119,6 +127,7 @@ impl<B: Backend> Model<B> {
         mut weights: Checkpoint,
         path: &Path,
         backend: B,
+        placement: Placement,
     ) -> Result<Arc<Self>> {
         drop_copies(&config, &mut weights);
         let fingerprint = Fingerprint {
@@ -134,7 +143,7 @@ impl<B: Backend> Model<B> {
             *count.by_dtype.entry(tensor.dtype).or_default() += elements;
             count.bytes += tensor.bytes;
         }
-        let parts = Parts::load(&config, &mut weights, &backend);
+        let parts = Parts::load(&config, &mut weights, &backend, placement);
         backend.loaded();
         let Parts { embedding, head, layers, final_norm } = parts?;
         weights.finish()?;
@@ -272,7 +281,7 @@ impl Config {
     /// [`Error::Argument`] for sizes that no memory could hold.
     pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
         let mut weights = Checkpoint::asking();
-        Parts::load(self, &mut weights, &CpuBackend::new(None)?)?;
+        Parts::load(self, &mut weights, &CpuBackend::new(None)?, Placement::Map)?;
         Ok(weights.asked())
     }
 }
@@ -286,22 +295,25 @@ struct Parts<B: Backend> {
 }
 
 impl<B: Backend> Parts<B> {
-    fn load(config: &Config, weights: &mut Checkpoint, backend: &B) -> Result<Self> {
+    fn load(
+        config: &Config,
+        weights: &mut Checkpoint,
+        backend: &B,
+        placement: Placement,
+    ) -> Result<Self> {
         let (inputs, outputs) = (config.d_model, config.vocab_rows);
         let name = config.format.embedding(weights);
-        let embedding = weights.take(name, &[outputs, inputs])?;
-        let dtype = embedding.dtype();
-        let embedding = backend.matrix(embedding)?;
-        let (head, name, dtype) = match config.tied_head {
-            true => (embedding.clone(), name, dtype),
+        let mut loader = Loader { config, weights, backend, placement };
+        let (embedding, dtype) = loader.matrix(name, &[outputs, inputs])?;
+        let embedding = loader.place(embedding, Purpose::Rows)?;
+        let (head, dtype) = match config.tied_head {
+            true => (for_products(backend, embedding.clone(), loader.weights, name)?, dtype),
             false => {
-                let head = weights.take(HEAD, &[outputs, inputs])?;
-                let dtype = head.dtype();
-                (backend.matrix(head)?, HEAD, dtype)
+                let (head, dtype) = loader.matrix(HEAD, &[outputs, inputs])?;
+                let head = for_products(backend, head, loader.weights, HEAD)?;
+                (loader.place(head, Purpose::Products)?, dtype)
             }
         };
-        let head = for_products(backend, head, weights, name)?;
-        let mut loader = Loader { config, weights, backend };
         let layers = layers(&mut loader)?;
         let final_norm = loader.norm(config.format.final_norm(), config.d_model)?;
         let head = Linear { weight: head, bias: None, inputs, outputs, dtype };
@@ -344,6 +356,9 @@ fn layers<B: Backend>(loader: &mut Loader<'_, B>) -> Result<Vec<Layer<B>>> {
             None => None,
         };
         all.push(Layer { shared, norm, mixing, mlp });
+        if loader.placement != Placement::Map {
+            loader.weights.release();
+        }
     }
     Ok(all)
 }

@@ -17,8 +17,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Tokens that go through the layers together. Memory grows with it, and with nothing else but the
-    /// cache of attention layers.
-    pub chunk_len: usize,
+    /// cache of attention layers. `None`: as many as suit the device ([`Backend::chunk_len`]). Another number
+    /// changes how results are rounded.
+    pub chunk_len: Option<usize>,
     /// LongMamba's calibrated plan: short for a `method` of [`LongMamba`]. With neither, the model reads as
     /// it is.
     pub plan: Option<Arc<Plan>>,
@@ -38,7 +39,7 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     fn default() -> Self {
         SessionOptions {
-            chunk_len: 512,
+            chunk_len: None,
             plan: None,
             lookup: Lookup::default(),
             threshold_scale: 1.0,
@@ -79,10 +80,15 @@ impl SessionOptions {
         Ok(format!("{method} window {:?} {}", self.attention_window, self.filter_decode))
     }
 
+    /// Tokens of a chunk.
+    pub(crate) fn tokens_at_once<B: Backend>(&self, backend: &B) -> usize {
+        self.chunk_len.unwrap_or_else(|| backend.chunk_len())
+    }
+
     /// Checks the values, and the method against the model.
     pub(crate) fn check<B: Backend>(&self, model: &Model<B>) -> Result<()> {
-        if !(1..=1 << 16).contains(&self.chunk_len) {
-            let why = format!("chunk_len is {}, must be 1 to 65536", self.chunk_len);
+        if let Some(len) = self.chunk_len.filter(|len| !(1..=1 << 16).contains(len)) {
+            let why = format!("chunk_len is {len}, must be 1 to 65536");
             return Err(Error::argument(why));
         }
         longmamba::check_scale(self.threshold_scale)?;
@@ -141,7 +147,11 @@ impl<B: Backend> Session<B> {
         options: SessionOptions,
         sequence: Sequence<B>,
     ) -> Result<Self> {
-        let work = Workspace::new(model.config(), options.chunk_len, model.backend())?;
+        let work = Workspace::new(
+            model.config(),
+            options.tokens_at_once(model.backend()),
+            model.backend(),
+        )?;
         Ok(Session { model, options, sequence, work, unfetched: false })
     }
 

@@ -165,7 +165,8 @@ impl Case {
         {
             // The session's own chunks follow the caller's, so that 1000 really is one piece.
             let chunk_len = chunk.unwrap_or(tokens.len()).clamp(1, 1 << 16);
-            let mut session = model.session(SessionOptions { chunk_len, ..Default::default() })?;
+            let mut session = model
+                .session(SessionOptions { chunk_len: Some(chunk_len), ..Default::default() })?;
             session.prefill_of(tokens.len())?;
             let mut rows = expected.chunks_exact(self.stride);
             for piece in tokens.chunks(chunk_len) {

@@ -55,7 +55,7 @@ fn prefill_and_decode_allocate_nothing() {
                     Weights::Bf16 => shape.model_in_bf16(backend.rounded()).0,
                     Weights::Quantized(kind) => shape.model_on(backend.quantized(kind)),
                 };
-                let options = SessionOptions { chunk_len: 64, ..Default::default() };
+                let options = SessionOptions { chunk_len: Some(64), ..Default::default() };
                 let mut session = model.session(options).unwrap();
                 let tokens = random_tokens(2, 64 * 10 + 17);
                 let sampling = SampleOptions { temperature: 1.0, top_p: 0.9, ..Default::default() };

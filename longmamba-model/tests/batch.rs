@@ -39,7 +39,13 @@ fn origins() -> impl Strategy<Value = Origin> {
 
 fn options(chunk_len: usize, plan: Option<Arc<Plan>>, window: Option<usize>) -> SessionOptions {
     let lookup = Lookup::Nearest;
-    SessionOptions { chunk_len, plan, lookup, attention_window: window, ..Default::default() }
+    SessionOptions {
+        chunk_len: Some(chunk_len),
+        plan,
+        lookup,
+        attention_window: window,
+        ..Default::default()
+    }
 }
 
 impl Origin {

@@ -99,7 +99,7 @@ const FAMILIES: [&str; 4] =
 const ROUNDING: f32 = 1e-4;
 
 fn options(chunk_len: usize) -> SessionOptions {
-    SessionOptions { chunk_len, ..Default::default() }
+    SessionOptions { chunk_len: Some(chunk_len), ..Default::default() }
 }
 
 /// A session goes from one device to the other and back, and its state with it.
@@ -241,7 +241,7 @@ fn a_plan_filters_the_same_tokens() {
         }
 
         let tokens = random_tokens(7, 96);
-        let options = |plan| SessionOptions { chunk_len: 40, plan, ..Default::default() };
+        let options = |plan| SessionOptions { chunk_len: Some(40), plan, ..Default::default() };
         let mut on_gpu = gpu.session(options(Some(plan.clone()))).unwrap();
         let mut on_cpu = cpu.session(options(Some(plan))).unwrap();
         let mut vanilla = gpu.session(options(None)).unwrap();

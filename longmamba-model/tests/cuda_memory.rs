@@ -19,7 +19,8 @@ fn steps_allocate_nothing_on_the_device() {
         let model = Model::load(&fixture(folder), backend).unwrap();
         let free = || model.backend().device().memory().unwrap().0;
         let attention_window = Some(KV_PAGE);
-        let options = SessionOptions { chunk_len: 64, attention_window, ..Default::default() };
+        let options =
+            SessionOptions { chunk_len: Some(64), attention_window, ..Default::default() };
         let mut session = model.session(options).unwrap();
         session.prefill(&random_tokens(1, KV_PAGE + 64)).unwrap();
         for token in 0..3 {

@@ -23,7 +23,7 @@ fn model(name: &str) -> Arc<Model> {
 }
 
 fn options(chunk_len: usize, attention_window: Option<usize>) -> SessionOptions {
-    SessionOptions { chunk_len, attention_window, ..Default::default() }
+    SessionOptions { chunk_len: Some(chunk_len), attention_window, ..Default::default() }
 }
 
 /// None, smaller than a page, around one, and larger.

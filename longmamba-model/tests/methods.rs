@@ -41,7 +41,7 @@ fn scales(shape: Shape, scaled: Scaled, factors: Vec<f32>) -> Scales {
 }
 
 fn options(method: Arc<dyn Method>, chunk_len: usize) -> SessionOptions {
-    SessionOptions { method: Some(method), chunk_len, ..Default::default() }
+    SessionOptions { method: Some(method), chunk_len: Some(chunk_len), ..Default::default() }
 }
 
 /// Logits of the last `last` tokens of the prompt and of all steps after it. `pieces`: the prompt is given
@@ -173,7 +173,7 @@ fn what_changes_nothing_is_vanilla_bit_for_bit() {
         let model = shape.model();
         let (prompt, steps) = (random_tokens(1, 60), random_tokens(2, 4));
         let mut vanilla =
-            model.session(SessionOptions { chunk_len: 60, ..Default::default() }).unwrap();
+            model.session(SessionOptions { chunk_len: Some(60), ..Default::default() }).unwrap();
         let expected = read(&mut vanilla, &prompt, &steps, 60, 60);
         let none = plan(&model).as_ref().clone().with_theta(1e9).unwrap();
         let ones = |scaled| scales(shape, scaled, vec![1.0; shape.layers]);

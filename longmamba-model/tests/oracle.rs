@@ -64,7 +64,7 @@ proptest! {
         cuts in proptest::collection::vec(any::<Index>(), 0..4),
     ) {
         let tokens = random_tokens(shape.seed ^ 5, len);
-        let options = SessionOptions { chunk_len, ..Default::default() };
+        let options = SessionOptions { chunk_len: Some(chunk_len), ..Default::default() };
         let mut session = shape.model().session(options).unwrap();
         let logits = read(&mut session, &tokens, &cuts);
         let expected = Model::new(shape).run(&tokens, None);
@@ -107,7 +107,7 @@ proptest! {
         let expected = Model::new(shape).run(&tokens, Some(&delta_min));
         prop_assume!(expected.nearest > NEAR);
         let options = SessionOptions {
-            chunk_len,
+            chunk_len: Some(chunk_len),
             plan: Some(plan),
             lookup: Lookup::Nearest,
             threshold_scale: scale,

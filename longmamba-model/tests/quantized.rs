@@ -32,7 +32,7 @@ fn model(shape: Shape, tensors: &Tensors, backend: CpuBackend) -> Result<Arc<Mod
 
 /// Logits of a prompt in chunks, then of single tokens.
 fn logits(model: &Arc<Model>) -> Vec<f32> {
-    let options = SessionOptions { chunk_len: 16, ..Default::default() };
+    let options = SessionOptions { chunk_len: Some(16), ..Default::default() };
     let mut session = model.session(options).unwrap();
     let mut all = all_logits(&mut session, &random_tokens(3, 37));
     for token in random_tokens(4, 5) {

@@ -9,7 +9,12 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 fn options(chunk_len: usize, plan: Option<Arc<Plan>>) -> SessionOptions {
-    SessionOptions { chunk_len, plan, lookup: Lookup::Nearest, ..Default::default() }
+    SessionOptions {
+        chunk_len: Some(chunk_len),
+        plan,
+        lookup: Lookup::Nearest,
+        ..Default::default()
+    }
 }
 
 /// How far logits may differ between two splits of the same prompt, relative to the largest. Masked

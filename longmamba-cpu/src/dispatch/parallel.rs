@@ -18,6 +18,22 @@ pub(crate) fn parallel<W: Divide>(work: W, least: usize) {
     }
 }
 
+/// The most pieces to a thread of work that is shared out as it goes.
+const PIECES: usize = 16;
+
+/// The same in smaller pieces, of at least `least` units. A thread that is done takes some of another's: where the
+/// system holds one up, the others do not wait for it.
+pub(crate) fn parallel_shared<W: Divide>(work: W, least: usize) {
+    let threads = rayon::current_num_threads();
+    match work.units() / least.max(1) {
+        2.. if threads > 1 => {
+            let count = (work.units() / least.max(1)).min(threads * PIECES);
+            run(work, count);
+        }
+        _ => work.run(),
+    }
+}
+
 /// How many pieces work of `units` is done in at most: one per thread, and none much smaller than
 /// `least` units.
 pub(crate) fn pieces(units: usize, least: usize) -> usize {

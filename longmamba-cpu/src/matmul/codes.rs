@@ -311,26 +311,27 @@ impl Decoded for Pair {
 
 impl<F: Decoded> Panels<F> for Codes<'_> {
     #[inline(always)]
-    fn fill<I: Isa>(
-        self,
+    fn panel<'p, I: Isa>(
+        &'p self,
         isa: I,
-        panel: &mut [F],
+        panel: &'p mut [F],
         output: usize,
         count: usize,
         first: usize,
         len: usize,
-    ) {
+    ) -> &'p [F] {
         let columns = const { tile_columns::<I>() };
         for j in (0..count).step_by(I::LANES) {
             let rows = I::LANES.min(count - j);
             for k in (0..len).step_by(I::LANES) {
                 let mut square = [F::ZERO; 16 * 16];
                 for (i, square) in square.chunks_exact_mut(I::LANES).enumerate().take(rows) {
-                    F::decode(isa, self, output + j + i, first + k, square);
+                    F::decode(isa, *self, output + j + i, first + k, square);
                 }
                 isa.transpose(&square, I::LANES, &mut panel[k * columns + j..], columns);
             }
         }
+        panel
     }
 }
 

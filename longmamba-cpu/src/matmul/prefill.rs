@@ -6,9 +6,9 @@
 
 use super::weights::Panels;
 use crate::check;
-use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, pieces};
+use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
 use crate::isa::Isa;
-use crate::isa::tile::{Add, Factor, Left, Right, multiply, tile_columns};
+use crate::isa::tile::{Add, Factor, Left, Right, multiply};
 use longmamba_core::View;
 
 /// The longest stretch of a panel, in factors: 128 KiB with the widest tile.
@@ -72,8 +72,15 @@ impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
         let by_rows = outputs < 8 * OUTPUTS * threads && rows >= ROWS_PER_THREAD * threads;
         // The units that are worth a thread: some 20 µs of multiply-adds.
         let unit = if by_rows { ROWS * outputs } else { OUTPUTS * rows };
-        let least = ((1 << 20) / (unit * w.inputs())).max(1);
+        // With a few rows, it is some 4 µs of reading weights.
+        let (computing, reading) =
+            ((1 << 20) / (unit * w.inputs()), (1 << 17) / (OUTPUTS * w.row_bytes()));
+        let least = computing.min(reading).max(1);
         let units = if by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) };
+        if W::READY {
+            let work = Prefill { cpu, x, w, out, accumulate, by_rows, panels };
+            return parallel_shared(work, least);
+        }
         let panels = panels.first(pieces(units, least));
         parallel(Prefill { cpu, x, w, out, accumulate, by_rows, panels }, least);
     }
@@ -135,7 +142,7 @@ fn product<I: Isa, W: Panels<F>, F: Factor>(
     accumulate: bool,
 ) {
     let [_, depth] = x.shape();
-    let columns = const { tile_columns::<I>() };
+    let columns = w.columns::<I>();
     // Stretches of equal length, in whole vectors.
     let stretch = depth.div_ceil(depth.div_ceil(DEPTH)).next_multiple_of(I::LANES);
     let mut output = 0;
@@ -146,7 +153,7 @@ fn product<I: Isa, W: Panels<F>, F: Factor>(
         let mut first = 0;
         while first < depth {
             let len = stretch.min(depth - first);
-            w.fill(isa, panel, output, count, first, len);
+            let panel = w.panel(isa, panel, output, count, first, len);
             let left = Left {
                 data: &x.data()[first..],
                 row_stride: x.layout().strides()[0],

@@ -36,20 +36,28 @@ pub(super) trait Dots<F: Factor>: Weights {
     ) -> [f32; ROWS];
 }
 
-/// Weights that are rearranged into panels of factors `F`.
+/// Weights that come in panels of factors `F`.
 pub(super) trait Panels<F: Factor>: Weights {
-    /// Fills a panel with the weights of `count` outputs from `output` on and `len` factors from `first` on:
-    /// `panel[k · columns + j]` is factor `first + k` of output `output + j`. Zeros up to whole vectors. `first`
-    /// is a multiple of `LANES`.
-    fn fill<I: Isa>(
-        self,
+    /// Whether panels are there and need no room: work can then be cut into small pieces.
+    const READY: bool = false;
+
+    /// Outputs of a panel.
+    fn columns<I: Isa>(&self) -> usize {
+        const { tile_columns::<I>() }
+    }
+
+    /// The weights of `count` outputs from `output` on, at most a panel of them, and `len` factors from `first` on:
+    /// element `k · columns + j` is factor `first + k` of output `output + j`. Zeros up to whole vectors. `first`
+    /// is a multiple of `LANES`. `room` is for panels that are made anew.
+    fn panel<'p, I: Isa>(
+        &'p self,
         isa: I,
-        panel: &mut [F],
+        room: &'p mut [F],
         output: usize,
         count: usize,
         first: usize,
         len: usize,
-    );
+    ) -> &'p [F];
 }
 
 /// Weights as they are.
@@ -125,15 +133,15 @@ impl<T: Weight, F: Operand<T>> Dots<F> for Dense<'_, T> {
 
 impl<T: Weight, F: Operand<T>> Panels<F> for Dense<'_, T> {
     #[inline(always)]
-    fn fill<I: Isa>(
-        self,
+    fn panel<'p, I: Isa>(
+        &'p self,
         isa: I,
-        panel: &mut [F],
+        panel: &'p mut [F],
         output: usize,
         count: usize,
         first: usize,
         len: usize,
-    ) {
+    ) -> &'p [F] {
         let w = self.0;
         let columns = const { tile_columns::<I>() };
         let (stride, [_, inputs]) = (w.layout().strides()[0], w.shape());
@@ -148,5 +156,6 @@ impl<T: Weight, F: Operand<T>> Panels<F> for Dense<'_, T> {
                 F::fill(isa, weights, stride, rows, inputs, panel);
             }
         }
+        panel
     }
 }

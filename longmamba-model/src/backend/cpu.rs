@@ -7,7 +7,7 @@ mod views;
 
 use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
-    Position, Recurrence, ScanInputs, SsdStageInputs,
+    Position, Purpose, Recurrence, ScanInputs, SsdStageInputs,
 };
 use crate::Result;
 use crate::config::Rope;
@@ -44,6 +44,12 @@ impl Backend for CpuBackend {
         self.quantization.is_none()
     }
 
+    /// So few that what one stage gives is still in a cache for the next, and the same with any number of threads,
+    /// because results are rounded by it.
+    fn chunk_len(&self) -> usize {
+        128
+    }
+
     fn matrix(&self, weight: Tensor) -> Result<CpuMatrix> {
         Ok(CpuMatrix::InPlace(weight))
     }
@@ -54,6 +60,18 @@ impl Backend for CpuBackend {
         };
         let quantized = self.run(|| Quantized::new(kind, tensor.any_view()?))?;
         Ok(CpuMatrix::Quantized(Arc::new(quantized)))
+    }
+
+    fn own(&self, weight: &CpuMatrix, purpose: Purpose) -> Result<Option<CpuMatrix>> {
+        let CpuMatrix::InPlace(tensor) = weight else { return Ok(Some(weight.clone())) };
+        self.run(|| match tensor.dtype() {
+            // Of `bf16` there are panels of pairs, which exact products do not take; of `f16` none.
+            DType::F32 if purpose == Purpose::Products => matrix::packed(self.cpu, tensor),
+            DType::BF16 if purpose == Purpose::Products && self.rounds => {
+                matrix::packed(self.cpu, tensor)
+            }
+            _ => matrix::copied(tensor),
+        })
     }
 
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector> {
@@ -202,6 +220,10 @@ impl Backend for CpuBackend {
                         cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch)
                     }
                     CpuMatrix::Quantized(w) => cpu.matmul_quantized(x, w, out, accumulate, scratch),
+                    CpuMatrix::Packed(w) => match w.dtype() {
+                        DType::F32 => cpu.matmul_packed(x, w, out, accumulate, scratch),
+                        _ => cpu.matmul_packed_bf16(x, w, out, accumulate, scratch),
+                    },
                     CpuMatrix::InPlace(tensor) => match tensor.any_view()? {
                         AnyView::BF16(w) if rounds => {
                             cpu.matmul_bf16(x, w, out, accumulate, scratch)

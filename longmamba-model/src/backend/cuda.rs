@@ -172,6 +172,10 @@ impl Backend for CudaBackend {
     type Scratch = CudaScratch;
     type Recording = CudaRecording;
 
+    fn chunk_len(&self) -> usize {
+        512
+    }
+
     fn keeps_weights(&self) -> bool {
         false
     }

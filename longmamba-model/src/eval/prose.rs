@@ -37,7 +37,8 @@ pub fn sampled<B: Backend>(
         let options =
             SampleOptions { temperature: 1.0, banned: banned.clone(), seed, ..Default::default() };
         let mut sampler = Sampler::new(options)?;
-        let mut session = model.session(SessionOptions { chunk_len: 1, ..Default::default() })?;
+        let mut session =
+            model.session(SessionOptions { chunk_len: Some(1), ..Default::default() })?;
         // A line begins; what stood before is left open.
         session.prefill(&[u32::from(b'\n')])?;
         let mut piece = Vec::with_capacity(PIECE);

@@ -19,7 +19,7 @@ fn models(folder: &str) -> (Arc<Model<CudaBackend>>, Arc<Model>) {
 }
 
 fn options(attention_window: Option<usize>) -> SessionOptions {
-    SessionOptions { chunk_len: 128, attention_window, ..Default::default() }
+    SessionOptions { chunk_len: Some(128), attention_window, ..Default::default() }
 }
 
 /// Graphs that the model's device has recorded and launched.

@@ -22,7 +22,7 @@ pub struct Options {
     /// Tokens after a prompt.
     pub steps: usize,
     /// Tokens that go through the layers together.
-    pub chunk: usize,
+    pub chunk: Option<usize>,
     /// How often each figure is taken; the median counts.
     pub repeats: usize,
     /// Also with LongMamba's filter.
@@ -41,7 +41,7 @@ impl Options {
             device: Device::Cpu,
             prompts: Vec::new(),
             steps: 16,
-            chunk: 512,
+            chunk: None,
             repeats: 1,
             filter: false,
             keep: false,
@@ -56,7 +56,7 @@ impl Options {
                 "--device" => options.device = device(&value()?)?,
                 "--prompt" => options.prompts.push(at_least_one(&value()?)?),
                 "--steps" => options.steps = at_least_one(&value()?)?,
-                "--chunk" => options.chunk = at_least_one(&value()?)?,
+                "--chunk" => options.chunk = Some(at_least_one(&value()?)?),
                 "--repeats" => options.repeats = at_least_one(&value()?)?,
                 "--json" => options.json = Some(value()?.into()),
                 "--filter" => options.filter = true,

@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         let load = LoadOptions { placement, ..LoadOptions::default() };
         let model = Model::load_with(&options.model, backend(options)?, load)?;
         let mut session = SessionOptions::default();
-        session.chunk_len = options.chunk.unwrap_or(session.chunk_len);
+        session.chunk_len = options.chunk;
         Ok(Ours { session: model.session(session.clone())?, options: session, model })
     })
 }

@@ -209,9 +209,9 @@ pub struct PlanArgs {
     /// How thresholds are found for lengths that the plan does not have
     #[arg(long, value_enum, default_value = "interpolated")]
     lookup: LookupArg,
-    /// Tokens that go through the layers together
-    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len, allow_negative_numbers = true)]
-    chunk: usize,
+    /// Tokens that go through the layers together [default: 128 on the CPU, 512 on a GPU]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    chunk: Option<usize>,
     /// How many tokens back attention layers see, which bounds their memory [default: all]
     #[arg(long, value_name = "W", value_parser = length)]
     window: Option<usize>,

@@ -51,9 +51,9 @@ pub struct Tune {
     /// The same seed finds the same factors [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Tokens that go through the layers together
-    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk_len)]
-    chunk: usize,
+    /// Tokens that go through the layers together [default: 128 on the CPU, 512 on a GPU]
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
     /// The file of factors, or the new plan
     #[arg(long, value_name = "FILE")]
     out: PathBuf,

@@ -1,0 +1,204 @@
+//! Products with rearranged weights against those with weights as they are, from 12 rows on: the same sums in the
+//! same order, so that not a bit may differ, whatever the number of rows. Those are held against the oracle in
+//! `agree_matmul`.
+
+mod common;
+
+use common::{Random, Strided, assert_same, cpus, with_threads};
+use half::{bf16, f16};
+use longmamba_core::{AlignedVec, AnyView, DType, Error, View, ViewMut};
+use longmamba_cpu::{Accumulate, Cpu, Packed, Scratch};
+
+/// Rows that take the method for many.
+const MANY: usize = 12;
+
+/// A product's arguments: x of at least [`MANY`] rows, and the weights in both types.
+struct Problem {
+    shape: [usize; 3],
+    x: Vec<f32>,
+    w: Vec<f32>,
+    pairs: Vec<bf16>,
+    before: Vec<f32>,
+}
+
+impl Problem {
+    fn new(shape: [usize; 3]) -> Self {
+        let [rows, inputs, outputs] = shape;
+        let mut random = Random::new((rows * 1_000_003 + inputs * 1009 + outputs) as u64);
+        let x = random.vec(rows.max(MANY) * inputs, -1.0, 1.0);
+        let w = random.vec(outputs * inputs, -1.0, 1.0);
+        let pairs = w.iter().map(|&w| bf16::from_f32(w)).collect();
+        let before = random.vec(rows.max(MANY) * outputs, -1.0, 1.0);
+        Problem { shape, x, w, pairs, before }
+    }
+
+    fn weights(&self, dtype: DType) -> AnyView<'_, 2> {
+        let [_, inputs, outputs] = self.shape;
+        match dtype {
+            DType::F32 => AnyView::F32(View::new(&self.w, [outputs, inputs]).unwrap()),
+            _ => AnyView::BF16(View::new(&self.pairs, [outputs, inputs]).unwrap()),
+        }
+    }
+
+    fn packed(&self, cpu: Cpu, dtype: DType) -> Packed {
+        let w = self.weights(dtype);
+        let mut room = AlignedVec::<u8>::zeros(cpu.packed_bytes(dtype, w.shape()).unwrap());
+        // What was there before must not show.
+        room.fill(0xff);
+        cpu.pack(w, room).unwrap()
+    }
+
+    /// The first rows of the product with the weights as they are.
+    fn expected(&self, cpu: Cpu, dtype: DType, accumulate: Accumulate) -> Vec<f32> {
+        let [rows, inputs, outputs] = self.shape;
+        let many = rows.max(MANY);
+        let mut out = self.before.clone();
+        let x = View::new(&self.x, [many, inputs]).unwrap();
+        let at = ViewMut::new(&mut out, [many, outputs]).unwrap();
+        match (dtype, self.weights(dtype)) {
+            (DType::BF16, AnyView::BF16(w)) => {
+                cpu.matmul_bf16(x, w, at, accumulate, &mut Scratch::new())
+            }
+            (_, w) => cpu.matmul(x, w, at, accumulate, &mut Scratch::new()),
+        }
+        .unwrap();
+        out.truncate(rows * outputs);
+        out
+    }
+
+    /// The product with `packed`, rows of x and the output `gap` apart.
+    fn found(&self, cpu: Cpu, packed: &Packed, gap: usize, accumulate: Accumulate) -> Vec<f32> {
+        let [rows, inputs, outputs] = self.shape;
+        let x = Strided::rows(&self.x[..rows * inputs], [rows, inputs], gap);
+        let mut out = Strided::rows(&self.before[..rows * outputs], [rows, outputs], gap);
+        let scratch = &mut Scratch::new();
+        match packed.dtype() {
+            DType::F32 => cpu.matmul_packed(x.view(), packed, out.view_mut(), accumulate, scratch),
+            _ => cpu.matmul_packed_bf16(x.view(), packed, out.view_mut(), accumulate, scratch),
+        }
+        .unwrap();
+        out.values()
+    }
+}
+
+fn check(cpu: Cpu, packer: Cpu, shape: [usize; 3], gap: usize, accumulate: Accumulate) {
+    let problem = Problem::new(shape);
+    for dtype in [DType::F32, DType::BF16] {
+        let packed = problem.packed(packer, dtype);
+        assert_eq!(packed.shape(), [shape[2], shape[1]]);
+        let what = format!("{cpu:?} {packer:?} {dtype} {shape:?} gap {gap} {accumulate:?}");
+        let found = problem.found(cpu, &packed, gap, accumulate);
+        assert_same(&what, &found, &problem.expected(cpu, dtype, accumulate));
+    }
+}
+
+#[test]
+fn small_shapes() {
+    for cpu in cpus() {
+        for rows in [0, 1, 2, 3, 11, 12, 13] {
+            for inputs in [0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 33] {
+                for (i, outputs) in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 65].into_iter().enumerate()
+                {
+                    let accumulate = [Accumulate::No, Accumulate::Yes][(i + inputs) % 2];
+                    check(cpu, cpu, [rows, inputs, outputs], i % 2 * 3, accumulate);
+                }
+            }
+        }
+    }
+}
+
+/// Around tiles, panels, stretches of a panel, and rows that a power of two apart would collide.
+#[test]
+fn large_shapes() {
+    for cpu in cpus() {
+        for shape in [
+            [1, 768, 130],
+            [7, 513, 41],
+            [25, 1025, 17],
+            [14, 512, 48],
+            [24, 96, 524],
+            [265, 33, 9],
+            [530, 17, 33],
+            [13, 2049, 34],
+            [3, 4100, 40],
+        ] {
+            check(cpu, cpu, shape, 0, Accumulate::No);
+            check(cpu, cpu, shape, 5, Accumulate::Yes);
+        }
+    }
+}
+
+/// Panels of any width can be read by all instruction sets.
+#[test]
+fn panels_of_another_instruction_set() {
+    for cpu in cpus() {
+        for packer in cpus() {
+            for shape in [[1, 40, 33], [13, 40, 16], [14, 1030, 75]] {
+                check(cpu, packer, shape, 0, Accumulate::No);
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for cpu in cpus() {
+        for shape in [[64, 96, 524], [600, 200, 40], [1, 500, 2003], [5, 768, 700]] {
+            let problem = Problem::new(shape);
+            for dtype in [DType::F32, DType::BF16] {
+                let expected = problem.expected(cpu, dtype, Accumulate::Yes);
+                for threads in [1, 2, 3, 7] {
+                    let found = with_threads(threads, || {
+                        let packed = problem.packed(cpu, dtype);
+                        problem.found(cpu, &packed, 0, Accumulate::Yes)
+                    });
+                    assert_same(
+                        &format!("{cpu:?} {shape:?}, {threads} threads"),
+                        &found,
+                        &expected,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn arguments_are_checked() {
+    let cpu = Cpu::new();
+    let weights = [f16::ONE; 6];
+    let w = AnyView::F16(View::new(&weights, [2, 3]).unwrap());
+    let no_f16 = Error::DType { expected: DType::BF16, actual: DType::F16 };
+    assert_eq!(cpu.packed_bytes(DType::F16, [2, 3]), Err(no_f16.clone()));
+    assert_eq!(cpu.pack(w, AlignedVec::<u8>::zeros(1 << 12)).unwrap_err(), no_f16);
+
+    let problem = Problem::new([12, 3, 2]);
+    let bytes = cpu.packed_bytes(DType::F32, [2, 3]).unwrap();
+    let room = AlignedVec::<u8>::zeros(bytes - 1);
+    let too_small = Error::OutOfBounds { needed: Some(bytes), available: bytes - 1 };
+    assert_eq!(cpu.pack(problem.weights(DType::F32), room).unwrap_err(), too_small);
+    assert!(cpu.packed_bytes(DType::F32, [usize::MAX, 2]).is_err());
+    assert!(cpu.packed_bytes(DType::F32, [2, usize::MAX]).is_err());
+    assert!(cpu.packed_bytes(DType::BF16, [1 << 40, 1 << 40]).is_err());
+
+    let (floats, pairs) = (problem.packed(cpu, DType::F32), problem.packed(cpu, DType::BF16));
+    let (x, mut out) = ([0.0; 3], [0.0; 2]);
+    let x = View::new(&x, [1, 3]).unwrap();
+    let mut run = |packed, rounded| {
+        let out = ViewMut::new(&mut out, [1, 2]).unwrap();
+        let scratch = &mut Scratch::new();
+        match rounded {
+            true => cpu.matmul_packed_bf16(x, packed, out, Accumulate::No, scratch),
+            false => cpu.matmul_packed(x, packed, out, Accumulate::No, scratch),
+        }
+    };
+    assert_eq!(run(&floats, false), Ok(()));
+    assert_eq!(run(&pairs, true), Ok(()));
+    assert!(matches!(run(&pairs, false), Err(Error::DType { .. })));
+    assert!(matches!(run(&floats, true), Err(Error::DType { .. })));
+    let narrow = [0.0; 2];
+    let (x, scratch) = (View::new(&narrow, [1, 2]).unwrap(), &mut Scratch::new());
+    let out = ViewMut::new(&mut out, [1, 2]).unwrap();
+    let error = cpu.matmul_packed(x, &floats, out, Accumulate::No, scratch).unwrap_err();
+    assert_eq!(error.to_string(), "w has shape [2, 3], expected [2, 2]");
+}
