@@ -15,6 +15,7 @@ use crate::Cpu;
 use longmamba_core::AlignedVec;
 use rayon::prelude::*;
 use std::hint::black_box;
+use std::ops::Add;
 use std::time::{Duration, Instant};
 
 /// The least work that a result takes, however it is computed.
@@ -32,6 +33,22 @@ pub struct Work {
     pub resident: f64,
     /// More bytes, which come from memory in any case: weights.
     pub streamed: f64,
+}
+
+/// One after the other.
+impl Add for Work {
+    type Output = Work;
+
+    fn add(self, other: Work) -> Work {
+        Work {
+            flops: self.flops + other.flops,
+            pair_flops: self.pair_flops + other.pair_flops,
+            exps: self.exps + other.exps,
+            bytes: self.bytes + other.bytes,
+            resident: self.resident.max(other.resident),
+            streamed: self.streamed + other.streamed,
+        }
+    }
 }
 
 /// How long one measurement may take, and how often it is repeated at least.

@@ -17,8 +17,9 @@ mod round;
 mod weights;
 
 use crate::check;
-use crate::dispatch::{Block, Cpu, Scratch, Slots, parallel};
+use crate::dispatch::{Block, Cpu, Scratch, Slots, parallel, pieces};
 use crate::isa::{IsaKind, Pair};
+use crate::norm::Normed;
 use crate::quantized::Quantized;
 use crate::widen::Weight;
 use codes::{Codes, Nibbles};
@@ -28,11 +29,14 @@ use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
 use operand::Operand;
 pub use packed::Packed;
 use prefill::Prefill;
-use round::Round;
+use round::{Made, Round, Rows};
 use weights::{Dense, Dots, Panels};
 
 /// From this many rows on, rearranging the weights pays.
 const PREFILL_ROWS: usize = 12;
+
+/// Elements whose rounding is worth a thread: some 10 µs.
+const ROUNDED: usize = 1 << 18;
 
 /// What a matrix product does with the values that its output holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,10 +93,10 @@ impl Cpu {
         scratch: &mut Scratch,
     ) -> Result<()> {
         check::rows("w", &w, [w.shape()[0], x.shape()[1]])?;
-        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, panels) = rounded(*self, x, pair_panel(x), scratch)?;
+        let (x, panels) = rounded(*self, x, x.shape(), ROUNDED, pair_panel(x), scratch)?;
         match x.shape()[0] < PREFILL_ROWS {
             true => Decode::run(*self, x, Dense(w), out, accumulate),
             false => Prefill::run(*self, x, Dense(w), out, accumulate, panels),
@@ -112,7 +116,7 @@ impl Cpu {
         accumulate: Accumulate,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
         product(*self, x, Codes::new(w), out, accumulate, scratch)
@@ -137,10 +141,10 @@ impl Cpu {
         if decodes && nibbles.is_none() {
             return self.matmul_quantized(x, w, out, accumulate, scratch);
         }
-        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, panels) = rounded(*self, x, pair_panel(x), scratch)?;
+        let (x, panels) = rounded(*self, x, x.shape(), ROUNDED, pair_panel(x), scratch)?;
         match nibbles {
             Some(nibbles) if decodes => Decode::run(*self, x, nibbles, out, accumulate),
             _ => Prefill::run(*self, x, Codes::new(w), out, accumulate, panels),
@@ -162,7 +166,7 @@ impl Cpu {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let panels = w.floats()?;
-        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
         let (x, room) = spread(*self, x, 0, scratch)?;
@@ -184,10 +188,33 @@ impl Cpu {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let panels = w.pairs()?;
-        let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? else {
+        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, room) = rounded(*self, x, 0, scratch)?;
+        let (x, room) = rounded(*self, x, x.shape(), ROUNDED, 0, scratch)?;
+        Prefill::run(*self, x, panels, out, accumulate, room);
+        Ok(())
+    }
+
+    /// As [`matmul_packed_bf16`](Cpu::matmul_packed_bf16) of what a norm makes of its rows, which is rounded as it
+    /// comes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn matmul_normed_bf16(
+        &self,
+        x: Normed<'_>,
+        w: &Packed,
+        out: ViewMut<'_, f32, 2>,
+        accumulate: Accumulate,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let panels = w.pairs()?;
+        let shape = x.shape();
+        let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? else {
+            return Ok(());
+        };
+        let (x, room) = rounded(*self, Made(x), shape, x.least(), 0, scratch)?;
         Prefill::run(*self, x, panels, out, accumulate, room);
         Ok(())
     }
@@ -210,7 +237,7 @@ where
     f32: Operand<T>,
 {
     check::rows("w", &w, [w.shape()[0], x.shape()[1]])?;
-    if let Some((out, accumulate)) = checked(x, w.shape(), out, accumulate)? {
+    if let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? {
         product(cpu, x, Dense(w), out, accumulate, scratch)?;
     }
     Ok(())
@@ -260,33 +287,41 @@ fn spread<'a>(
     Ok((View::with_layout(copy, layout)?, panels))
 }
 
-/// x in pairs, and room for panels of so many.
-fn rounded<'a>(
+/// x `[rows, inputs]` in pairs, and room for panels of so many. A thread is worth some 10 µs: rows of so many
+/// elements.
+fn rounded<'a, R: Rows>(
     cpu: Cpu,
-    x: View<'_, f32, 2>,
+    x: R,
+    [rows, inputs]: [usize; 2],
+    least: usize,
     panel_len: usize,
     scratch: &'a mut Scratch,
 ) -> Result<(View<'a, Pair, 2>, Slots<'a, Pair>)> {
-    let [rows, inputs] = x.shape();
     let pairs = inputs.div_ceil(2);
     let stride = prefill::stride(pairs);
-    let panels = rayon::current_num_threads();
-    let (rounded, panels) = scratch.room_and_slots(rows * stride, panels, panel_len);
-    let round = Round { cpu, x, out: &mut *rounded, pairs, stride };
-    let least = round.least_units();
+    let threads = rayon::current_num_threads();
+    let least = least.div_ceil(inputs.max(1));
+    let count = pieces(rows, least);
+    let (rounded, room, panels) =
+        scratch.pairs_and_slots(rows * stride, [count, x.room(inputs)], [threads, panel_len]);
+    let round = Round { cpu, x, first: 0, rows, inputs, out: &mut *rounded, stride, room };
     parallel(round, least);
     Ok((View::with_layout(rounded, Layout::strided([rows, pairs], [stride, 1])?)?, panels))
 }
 
+/// The shape of x, whose rows must be contiguous.
+fn x_shape(x: &View<'_, f32, 2>) -> Result<[usize; 2]> {
+    check::rows("x", x, x.shape())?;
+    Ok(x.shape())
+}
+
 /// The output, and whether to add to it; `None` where that is all there was to do.
 fn checked<'a>(
-    x: View<'_, f32, 2>,
+    [rows, inputs]: [usize; 2],
     [outputs, depth]: [usize; 2],
     mut out: ViewMut<'a, f32, 2>,
     accumulate: Accumulate,
 ) -> Result<Option<(Block<'a, f32, 2>, bool)>> {
-    let [rows, inputs] = x.shape();
-    check::rows("x", &x, [rows, inputs])?;
     check::shape("w", [outputs, depth], [outputs, inputs])?;
     check::rows("out", &out.as_view(), [rows, outputs])?;
     let accumulate = accumulate == Accumulate::Yes;

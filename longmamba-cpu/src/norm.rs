@@ -13,14 +13,122 @@ const LEAST: usize = 1 << 16;
 /// The same where each needs an exponential and a division.
 const LEAST_GATED: usize = 1 << 14;
 
-impl Cpu {
-    /// `out = x / sqrt(mean(x²) + eps) · weight`, over each row.
+/// The rows of a norm, made when they are needed: [`Cpu::normed`] writes them down,
+/// [`Cpu::matmul_normed_bf16`] multiplies with them.
+#[derive(Clone, Copy)]
+pub struct Normed<'a> {
+    shape: [usize; 2],
+    kind: Kind<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Rms(RmsNorm<'a>),
+    Layer(LayerNorm<'a>),
+    Gated(GatedRmsNorm<'a>),
+}
+
+impl<'a> Normed<'a> {
+    /// `x / sqrt(mean(x²) + eps) · weight`, over each row.
     ///
-    /// `x` and `out` are `[rows, width]` with contiguous rows, `weight` is `[width]`.
+    /// `x` is `[rows, width]` with contiguous rows, `weight` is `[width]`.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NotContiguous`] or, for an `eps` that is negative or not finite,
     /// [`Error::Value`].
+    pub fn rms(x: View<'a, f32, 2>, weight: &'a [f32], eps: f32) -> Result<Self> {
+        let shape = x.shape();
+        check::rows("x", &x, shape)?;
+        check::shape("weight", [weight.len()], [shape[1]])?;
+        check_eps(eps)?;
+        Ok(Normed { shape, kind: Kind::Rms(RmsNorm { x, weight, eps }) })
+    }
+
+    /// Layer norm: `(x − mean(x)) / sqrt(var(x) + eps) · weight + bias`, over each row.
+    ///
+    /// `x` is `[rows, width]` with contiguous rows, `weight` and `bias` are `[width]`.
+    ///
+    /// # Errors
+    /// As [`rms`](Normed::rms).
+    pub fn layer(
+        x: View<'a, f32, 2>,
+        weight: &'a [f32],
+        bias: &'a [f32],
+        eps: f32,
+    ) -> Result<Self> {
+        let shape = x.shape();
+        check::rows("x", &x, shape)?;
+        check::shape("weight", [weight.len()], [shape[1]])?;
+        check::shape("bias", [bias.len()], [shape[1]])?;
+        check_eps(eps)?;
+        Ok(Normed { shape, kind: Kind::Layer(LayerNorm { x, weight, bias, eps }) })
+    }
+
+    /// Mamba-2's norm: [`rms`](Normed::rms) of `y · silu(z)` within each group of `group` neighbouring channels.
+    ///
+    /// `y` and `z` are `[rows, width]` with contiguous rows, `weight` is `[width]`; `group` divides `width`.
+    ///
+    /// # Errors
+    /// As [`rms`](Normed::rms), and [`Error::Value`] for a `group` that is 0 or does not divide `width`.
+    pub fn gated_rms(
+        y: View<'a, f32, 2>,
+        z: View<'a, f32, 2>,
+        weight: &'a [f32],
+        group: usize,
+        eps: f32,
+    ) -> Result<Self> {
+        let shape = y.shape();
+        check::rows("y", &y, shape)?;
+        check::rows("z", &z, shape)?;
+        check::shape("weight", [weight.len()], [shape[1]])?;
+        check_eps(eps)?;
+        if group == 0 || !shape[1].is_multiple_of(group) {
+            let (value, allowed) = (group as f64, "a divisor of the width");
+            return Err(Error::Value { tensor: "group", index: 0, value, allowed });
+        }
+        Ok(Normed { shape, kind: Kind::Gated(GatedRmsNorm { y, z, weight, group, eps }) })
+    }
+
+    /// `[rows, width]`
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Elements that are worth a thread.
+    pub(crate) fn least(&self) -> usize {
+        match self.kind {
+            Kind::Rms(_) | Kind::Layer(_) => LEAST,
+            Kind::Gated(_) => LEAST_GATED,
+        }
+    }
+}
+
+impl RowKernel for Normed<'_> {
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, row: usize, out: &mut [f32]) {
+        match &self.kind {
+            Kind::Rms(norm) => norm.row(isa, row, out),
+            Kind::Layer(norm) => norm.row(isa, row, out),
+            Kind::Gated(norm) => norm.row(isa, row, out),
+        }
+    }
+}
+
+impl Cpu {
+    /// Writes the rows of a norm to `out`, `[rows, width]` with contiguous rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::NotContiguous`] for `out`.
+    pub fn normed(&self, norm: Normed<'_>, out: ViewMut<'_, f32, 2>) -> Result<()> {
+        check::rows("out", &out.as_view(), norm.shape)?;
+        for_each_row(*self, norm, Block::new(out), norm.least());
+        Ok(())
+    }
+
+    /// [`Normed::rms`], written to `out`.
+    ///
+    /// # Errors
+    /// As there, and as [`normed`](Cpu::normed).
     pub fn rms_norm(
         &self,
         x: View<'_, f32, 2>,
@@ -28,21 +136,13 @@ impl Cpu {
         eps: f32,
         out: ViewMut<'_, f32, 2>,
     ) -> Result<()> {
-        let [_, width] = x.shape();
-        check::rows("x", &x, x.shape())?;
-        check::rows("out", &out.as_view(), x.shape())?;
-        check::shape("weight", [weight.len()], [width])?;
-        check_eps(eps)?;
-        for_each_row(*self, RmsNorm { x, weight, eps }, Block::new(out), LEAST);
-        Ok(())
+        self.normed(Normed::rms(x, weight, eps)?, out)
     }
 
-    /// Layer norm: `out = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias`, over each row.
-    ///
-    /// `x` and `out` are `[rows, width]` with contiguous rows, `weight` and `bias` are `[width]`.
+    /// [`Normed::layer`], written to `out`.
     ///
     /// # Errors
-    /// As [`rms_norm`](Cpu::rms_norm).
+    /// As there, and as [`normed`](Cpu::normed).
     pub fn layer_norm(
         &self,
         x: View<'_, f32, 2>,
@@ -51,25 +151,13 @@ impl Cpu {
         eps: f32,
         out: ViewMut<'_, f32, 2>,
     ) -> Result<()> {
-        let [_, width] = x.shape();
-        check::rows("x", &x, x.shape())?;
-        check::rows("out", &out.as_view(), x.shape())?;
-        check::shape("weight", [weight.len()], [width])?;
-        check::shape("bias", [bias.len()], [width])?;
-        check_eps(eps)?;
-        for_each_row(*self, LayerNorm { x, weight, bias, eps }, Block::new(out), LEAST);
-        Ok(())
+        self.normed(Normed::layer(x, weight, bias, eps)?, out)
     }
 
-    /// Mamba-2's norm: [`rms_norm`](Cpu::rms_norm) of `y · silu(z)` within each group of `group`
-    /// neighbouring channels.
-    ///
-    /// `y`, `z` and `out` are `[rows, width]` with contiguous rows, `weight` is `[width]`; `group`
-    /// divides `width`.
+    /// [`Normed::gated_rms`], written to `out`.
     ///
     /// # Errors
-    /// As [`rms_norm`](Cpu::rms_norm), and [`Error::Value`] for a `group` that is 0 or does not
-    /// divide `width`.
+    /// As there, and as [`normed`](Cpu::normed).
     pub fn gated_rms_norm(
         &self,
         y: View<'_, f32, 2>,
@@ -79,19 +167,7 @@ impl Cpu {
         eps: f32,
         out: ViewMut<'_, f32, 2>,
     ) -> Result<()> {
-        let [_, width] = y.shape();
-        check::rows("y", &y, y.shape())?;
-        check::rows("z", &z, y.shape())?;
-        check::rows("out", &out.as_view(), y.shape())?;
-        check::shape("weight", [weight.len()], [width])?;
-        check_eps(eps)?;
-        if group == 0 || !width.is_multiple_of(group) {
-            let (value, allowed) = (group as f64, "a divisor of the width");
-            return Err(Error::Value { tensor: "group", index: 0, value, allowed });
-        }
-        let kernel = GatedRmsNorm { y, z, weight, group, eps };
-        for_each_row(*self, kernel, Block::new(out), LEAST_GATED);
-        Ok(())
+        self.normed(Normed::gated_rms(y, z, weight, group, eps)?, out)
     }
 }
 

@@ -18,8 +18,8 @@ use chunk::Workspace;
 use factor::ChunkFactor;
 use longmamba_core::{Result, Ssd, SsdOut};
 
-/// Sequences shorter than this go token by token.
-const CHUNKED_FROM: usize = 5;
+/// Sequences shorter than this go through [`Cpu::ssd`] token by token, and nothing of them is rounded.
+pub const SSD_CHUNKED_FROM: usize = 5;
 
 impl Cpu {
     /// Runs the scan of [`SsdInputs`](longmamba_core::SsdInputs): y of every token, the state after
@@ -59,7 +59,7 @@ fn run<F: ChunkFactor>(
     // A thread is worth some 5 µs.
     let least = (1 << 15) / (len * d_state * head_dim).max(1);
     let [floats, factors] = match len {
-        0..CHUNKED_FROM => [0, 0],
+        0..SSD_CHUNKED_FROM => [0, 0],
         _ => {
             let copied = if chunk::in_place(&state) { 0 } else { heads.min(LINE) };
             Workspace::<F>::len(copied, head_dim, d_state)
@@ -161,7 +161,7 @@ impl<F: ChunkFactor> Kernel for Scan<'_, F> {
                 let (bias, delta_min) = (args.dt_bias, args.delta_min);
                 let selection = Selection::new(bias, delta_min, args.dt_limits, head + k, count);
                 let place = Place { b, k, count, token: 0, n };
-                if n < CHUNKED_FROM {
+                if n < SSD_CHUNKED_FROM {
                     self.token_by_token(isa, &selection, place);
                 } else {
                     self.by_chunks(isa, &selection, place);

@@ -7,7 +7,7 @@ mod common;
 use common::{Random, Strided, assert_same, cpus, with_threads};
 use half::{bf16, f16};
 use longmamba_core::{AlignedVec, AnyView, DType, Error, View, ViewMut};
-use longmamba_cpu::{Accumulate, Cpu, Packed, Scratch};
+use longmamba_cpu::{Accumulate, Cpu, Normed, Packed, Scratch};
 
 /// Rows that take the method for many.
 const MANY: usize = 12;
@@ -157,6 +157,51 @@ fn threads_change_nothing() {
                         &found,
                         &expected,
                     );
+                }
+            }
+        }
+    }
+}
+
+/// A norm's rows that are rounded as they come, against those that were written down first.
+#[test]
+fn normed_rows() {
+    for cpu in cpus() {
+        for [rows, inputs, outputs] in
+            [[0, 8, 3], [1, 24, 40], [5, 33, 16], [13, 768, 35], [400, 40, 33]]
+        {
+            let problem = Problem::new([rows, inputs, outputs]);
+            let packed = problem.packed(cpu, DType::BF16);
+            let mut random = Random::new(rows as u64);
+            let x = random.vec(rows * inputs, -3.0, 3.0);
+            let (weight, bias) = (random.vec(inputs, 0.5, 1.5), random.vec(inputs, -1.0, 1.0));
+            let z = random.vec(rows * inputs, -3.0, 3.0);
+            let shape = [rows, inputs];
+            let (x, z) = (View::new(&x, shape).unwrap(), View::new(&z, shape).unwrap());
+            let group = if inputs % 4 == 0 { inputs / 4 } else { inputs };
+            for (kind, norm) in [
+                Normed::rms(x, &weight, 1e-5),
+                Normed::layer(x, &weight, &bias, 1e-5),
+                Normed::gated_rms(x, z, &weight, group, 1e-5),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let norm = norm.unwrap();
+                let mut normed = vec![f32::NAN; rows * inputs];
+                cpu.normed(norm, ViewMut::new(&mut normed, shape).unwrap()).unwrap();
+                let normed = Problem { x: normed, ..Problem::new([rows, inputs, outputs]) };
+                let expected = normed.found(cpu, &packed, 0, Accumulate::Yes);
+                for threads in [1, 2, 5] {
+                    let mut out = problem.before[..rows * outputs].to_vec();
+                    let view = ViewMut::new(&mut out, [rows, outputs]).unwrap();
+                    let scratch = &mut Scratch::new();
+                    with_threads(threads, || {
+                        cpu.matmul_normed_bf16(norm, &packed, view, Accumulate::Yes, scratch)
+                    })
+                    .unwrap();
+                    let what = format!("{cpu:?} norm {kind} {shape:?}, {threads} threads");
+                    assert_same(&what, &out, &expected);
                 }
             }
         }

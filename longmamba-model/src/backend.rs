@@ -313,13 +313,31 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// [`norm`](Self::norm) and [`project`](Self::project) of that, in one.
     fn norm_project(
         &self,
+        scratch: &mut Self::Scratch,
         rows: usize,
         x: Columns<'_, Self::Buffer>,
         norm: &Norm<Self>,
         linear: &Linear<Self>,
         out: ColumnsMut<'_, Self::Buffer>,
     ) -> Result<bool> {
-        let _ = (rows, x, norm, linear, out);
+        let _ = (scratch, rows, x, norm, linear, out);
+        Ok(false)
+    }
+
+    /// [`gated_norm`](Self::gated_norm) and [`project`](Self::project) of that, added to `out`, in one.
+    #[allow(clippy::too_many_arguments)]
+    fn gated_norm_project(
+        &self,
+        scratch: &mut Self::Scratch,
+        rows: usize,
+        y: Columns<'_, Self::Buffer>,
+        z: Columns<'_, Self::Buffer>,
+        norm: &Norm<Self>,
+        group: usize,
+        linear: &Linear<Self>,
+        out: ColumnsMut<'_, Self::Buffer>,
+    ) -> Result<bool> {
+        let _ = (scratch, rows, y, z, norm, group, linear, out);
         Ok(false)
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn norm_project<B: Backend>(
     out: &mut B::Buffer,
 ) -> Result<()> {
     let (width, outputs) = (norm.width, linear.outputs);
-    if backend.norm_project(rows, x, norm, linear, ColumnsMut::all(&mut *out, outputs))? {
+    if backend.norm_project(scratch, rows, x, norm, linear, ColumnsMut::all(&mut *out, outputs))? {
         return Ok(());
     }
     backend.norm(rows, x, norm, ColumnsMut::all(normed, width))?;

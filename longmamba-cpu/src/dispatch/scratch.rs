@@ -40,6 +40,23 @@ impl Scratch {
         T::slots(&mut self.floats, &mut self.pairs, count, lens)
     }
 
+    /// Room for `room` pairs, and slots of floats and of pairs.
+    pub(crate) fn pairs_and_slots(
+        &mut self,
+        room: usize,
+        floats: [usize; 2],
+        pairs: [usize; 2],
+    ) -> (&mut [Pair], Slots<'_, f32>, Slots<'_, Pair>) {
+        let [count, len] = floats;
+        grow(&mut self.floats, count * len.next_multiple_of(LINE));
+        let floats = Slots::cut(&mut self.floats, count, len).0;
+        let [count, len] = pairs;
+        let room_len = room.next_multiple_of(LINE);
+        grow(&mut self.pairs, room_len + count * len.next_multiple_of(LINE));
+        let (first, rest) = self.pairs.split_at_mut(room_len);
+        (&mut first[..room], floats, Slots::cut(rest, count, len).0)
+    }
+
     /// Room for `room` elements, and slots.
     pub(crate) fn room_and_slots<T: Scratched>(
         &mut self,

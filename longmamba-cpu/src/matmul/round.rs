@@ -1,37 +1,97 @@
 //! x rounded to `bf16`, in pairs.
 
-use crate::dispatch::{Cpu, Divide, Kernel};
+use crate::dispatch::{Cpu, Divide, Kernel, Slots};
 use crate::isa::{Isa, Pair};
+use crate::rows::RowKernel;
 use longmamba_core::View;
 
-/// The arguments of one thread: some of the rows.
-pub(super) struct Round<'a> {
-    pub(super) cpu: Cpu,
-    /// `[rows, inputs]`
-    pub(super) x: View<'a, f32, 2>,
-    /// `[rows, pairs]`, `stride` apart; a last pair without a second ends in 0.
-    pub(super) out: &'a mut [Pair],
-    pub(super) pairs: usize,
-    pub(super) stride: usize,
+/// Where rows of x come from.
+pub(super) trait Rows: Copy + Send {
+    /// Floats of room that a row needs to be made in.
+    fn room(&self, width: usize) -> usize;
+
+    /// Row `row`, `width` long, perhaps made in `room`.
+    fn row<'r, I: Isa>(
+        &'r self,
+        isa: I,
+        row: usize,
+        width: usize,
+        room: &'r mut [f32],
+    ) -> &'r [f32];
 }
 
-impl Round<'_> {
-    /// The rows that are worth a thread: some 10 µs.
-    pub(super) fn least_units(&self) -> usize {
-        (1 << 17) / self.pairs
+/// Rows as they are.
+impl Rows for View<'_, f32, 2> {
+    fn room(&self, _: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn row<'r, I: Isa>(&'r self, _: I, row: usize, width: usize, _: &'r mut [f32]) -> &'r [f32] {
+        &View::row(self, [row, 0])[..width]
     }
 }
 
-impl Divide for Round<'_> {
+/// Rows that are made when they are needed.
+#[derive(Clone, Copy)]
+pub(super) struct Made<K>(pub(super) K);
+
+impl<K: RowKernel> Rows for Made<K> {
+    fn room(&self, width: usize) -> usize {
+        width
+    }
+
+    #[inline(always)]
+    fn row<'r, I: Isa>(
+        &'r self,
+        isa: I,
+        row: usize,
+        width: usize,
+        room: &'r mut [f32],
+    ) -> &'r [f32] {
+        let room = &mut room[..width];
+        self.0.row(isa, row, room);
+        room
+    }
+}
+
+/// The arguments of one thread: some of the rows.
+pub(super) struct Round<'a, R> {
+    pub(super) cpu: Cpu,
+    pub(super) x: R,
+    /// The first row, and how many.
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) inputs: usize,
+    /// `[rows, pairs]`, `stride` apart; a last pair without a second ends in 0.
+    pub(super) out: &'a mut [Pair],
+    pub(super) stride: usize,
+    /// Room for a row, for each piece that this work may still be cut into.
+    pub(super) room: Slots<'a, f32>,
+}
+
+impl<R: Rows> Divide for Round<'_, R> {
     fn units(&self) -> usize {
-        self.x.shape()[0]
+        self.rows
     }
 
     fn divide(self, at: usize) -> (Self, Self) {
-        let Round { cpu, x, pairs, stride, .. } = self;
-        let (x, x_) = crate::check::cut(x, 0, at);
+        let Round { cpu, x, first, rows, inputs, stride, .. } = self;
         let (out, out_) = self.out.split_at_mut(at * stride);
-        (Round { cpu, x, out, pairs, stride }, Round { cpu, x: x_, out: out_, pairs, stride })
+        let (room, room_) = self.room.halve();
+        (
+            Round { cpu, x, first, rows: at, inputs, out, stride, room },
+            Round {
+                cpu,
+                x,
+                first: first + at,
+                rows: rows - at,
+                inputs,
+                out: out_,
+                stride,
+                room: room_,
+            },
+        )
     }
 
     fn run(self) {
@@ -39,15 +99,15 @@ impl Divide for Round<'_> {
     }
 }
 
-impl Kernel for Round<'_> {
+impl<R: Rows> Kernel for Round<'_, R> {
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let [_, inputs] = self.x.shape();
+    fn run<I: Isa>(mut self, isa: I) {
+        let Round { x, first, inputs, .. } = self;
         for (r, out) in self.out.chunks_exact_mut(self.stride).enumerate() {
-            let x = &self.x.row([r, 0])[..inputs];
-            let out = out[..self.pairs].as_flattened_mut();
+            let x = x.row(isa, first + r, inputs, self.room.own());
+            let out = out[..inputs.div_ceil(2)].as_flattened_mut();
             let mut k = 0;
             while k < out.len() {
                 let end = out.len().min(k + I::LANES);

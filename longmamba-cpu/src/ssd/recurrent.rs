@@ -1,7 +1,7 @@
 //! A few tokens, one by one, on the state in place.
 
 use super::factor::ChunkFactor;
-use super::{CHUNKED_FROM, Place, Scan};
+use super::{Place, SSD_CHUNKED_FROM, Scan};
 use crate::isa::Isa;
 use crate::lanes;
 use crate::math::exp2_nonpositive;
@@ -22,7 +22,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
     ) {
         let Place { b, k, count, n, .. } = place;
         let [_, _, _, head_dim] = self.y.shape();
-        let mut deltas = [[0.0; LINE]; CHUNKED_FROM];
+        let mut deltas = [[0.0; LINE]; SSD_CHUNKED_FROM];
         self.deltas(isa, selection, place, &mut deltas);
         for i in 0..count {
             let rate = isa.splat(self.args.a[self.head + k + i] * LOG2_E);

@@ -16,7 +16,7 @@ use longmamba_core::{
     AlignedVec, AnyView, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut,
     Ssd, SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{Accumulate, AttentionArgs, KV_PAGE, Quantized, Rotation, Scratch};
+use longmamba_cpu::{Accumulate, AttentionArgs, KV_PAGE, Normed, Quantized, Rotation, Scratch};
 pub use matrix::CpuMatrix;
 pub use options::CpuBackend;
 use pages::CpuPages;
@@ -235,6 +235,54 @@ impl Backend for CpuBackend {
         )
     }
 
+    fn norm_project(
+        &self,
+        scratch: &mut Scratch,
+        rows: usize,
+        x: Columns<'_, Buffer>,
+        norm: &Norm<Self>,
+        linear: &Linear<Self>,
+        mut out: ColumnsMut<'_, Buffer>,
+    ) -> Result<bool> {
+        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
+        let work = profile::rows(rows, 4 * x.width, 0, 2 * x.width);
+        let sizes = [linear.inputs, linear.outputs, 0];
+        let work = work + profile::linear(rows, linear, self.rounds);
+        self.timed(rows, "norm_project", sizes, work, || {
+            let x = x.rows(rows)?;
+            let normed = match &norm.bias {
+                None => Normed::rms(x, &norm.weight, norm.eps)?,
+                Some(bias) => Normed::layer(x, &norm.weight, bias, norm.eps)?,
+            };
+            let out = out.rows(rows)?;
+            Ok(self.cpu.matmul_normed_bf16(normed, w, out, Accumulate::No, scratch)?)
+        })?;
+        Ok(true)
+    }
+
+    fn gated_norm_project(
+        &self,
+        scratch: &mut Scratch,
+        rows: usize,
+        y: Columns<'_, Buffer>,
+        z: Columns<'_, Buffer>,
+        norm: &Norm<Self>,
+        group: usize,
+        linear: &Linear<Self>,
+        mut out: ColumnsMut<'_, Buffer>,
+    ) -> Result<bool> {
+        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
+        let work = profile::rows(rows, 5 * y.width, y.width, 3 * y.width);
+        let work = work + profile::linear(rows, linear, self.rounds);
+        let sizes = [linear.inputs, linear.outputs, group];
+        self.timed(rows, "gated_norm_project", sizes, work, || {
+            let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
+            let normed = Normed::gated_rms(y, z, &norm.weight, group, norm.eps)?;
+            Ok(self.cpu.matmul_normed_bf16(normed, w, out, Accumulate::Yes, scratch)?)
+        })?;
+        Ok(true)
+    }
+
     fn conv1d(
         &self,
         rows: usize,
@@ -327,15 +375,7 @@ impl Backend for CpuBackend {
             rows,
             "ssd",
             [inputs.x.width, inputs.b.width / inputs.groups, inputs.heads],
-            profile::with_state(
-                profile::rows(
-                    rows,
-                    4 * inputs.x.width * inputs.b.width / inputs.groups,
-                    2 * inputs.heads,
-                    2 * inputs.x.width + 2 * inputs.b.width,
-                ),
-                inputs.x.width * inputs.b.width / inputs.groups,
-            ),
+            profile::ssd(rows, &inputs, self.rounds),
             || {
                 let SsdStageInputs { x, heads, groups, .. } = inputs;
                 let (head_dim, d_state) = (x.width / heads, inputs.b.width / groups);

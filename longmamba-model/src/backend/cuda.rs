@@ -526,6 +526,7 @@ impl Backend for CudaBackend {
 
     fn norm_project(
         &self,
+        _: &mut Self::Scratch,
         rows: usize,
         x: Columns<'_, Self::Buffer>,
         norm: &Norm<Self>,

@@ -227,6 +227,13 @@ impl<B: Backend> Mamba2<B> {
 
         let width = d_mlp + d_inner;
         let y = Columns::all(&*y, d_inner);
+        if let (Gate::Norm(norm), 0) = (&self.gate, d_mlp) {
+            let (group, linear) = (d_inner / groups, &self.out_proj);
+            let to = ColumnsMut::all(&mut *hidden, linear.outputs);
+            if backend.gated_norm_project(scratch, rows, y, z, norm, group, linear, to)? {
+                return Ok(());
+            }
+        }
         let out = ColumnsMut::all(gated, width).part(d_mlp, d_inner);
         match &self.gate {
             Gate::Norm(norm) => backend.gated_norm(rows, y, z, norm, d_inner / groups, out)?,

@@ -1,7 +1,7 @@
 //! Where the time goes: what each stage took, and the work that it did.
 
-use crate::backend::Linear;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{CpuBackend, CpuBuffer};
+use crate::backend::{Linear, SsdStageInputs};
 use longmamba_cpu::limits::{Limits, Work};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -84,13 +84,7 @@ impl Profile {
         let spent = stages.entry(stage).or_default();
         spent.calls += 1;
         spent.time += time;
-        let sum = &mut spent.work;
-        sum.flops += work.flops;
-        sum.pair_flops += work.pair_flops;
-        sum.exps += work.exps;
-        sum.bytes += work.bytes;
-        sum.streamed += work.streamed;
-        sum.resident = sum.resident.max(work.resident);
+        spent.work = spent.work + work;
     }
 }
 
@@ -118,4 +112,19 @@ pub(super) fn linear(count: usize, linear: &Linear<CpuBackend>, rounds: bool) ->
         streamed: linear.weight.bytes() as f64,
         ..rows(count, 0, 0, inputs + outputs)
     }
+}
+
+/// Mamba-2's scan: what the state gets and gives. Between the tokens of a chunk there is more to multiply, but
+/// how much is the method's own choice.
+pub(super) fn ssd(count: usize, inputs: &SsdStageInputs<'_, CpuBuffer>, rounds: bool) -> Work {
+    let SsdStageInputs { x, b, groups, heads, .. } = inputs;
+    let state = x.width * b.width / groups;
+    let flops = (4 * count * state) as f64;
+    let pairs = rounds && count >= longmamba_cpu::SSD_CHUNKED_FROM;
+    let work = Work {
+        flops: if pairs { 0.0 } else { flops },
+        pair_flops: if pairs { flops } else { 0.0 },
+        ..rows(count, 0, 2 * heads, 2 * x.width + 2 * b.width)
+    };
+    with_state(work, state)
 }
