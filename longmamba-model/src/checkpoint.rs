@@ -36,8 +36,8 @@ pub enum Placement {
     /// In the file, through a memory map. The file must not be changed or truncated while the model lives: the
     /// operating system would end the process. Several processes share one copy.
     Map,
-    /// In memory of their own, on large pages, and linear maps on the CPU in the order in which they are read
-    /// ([`Packed`](longmamba_cpu::Packed)). Systems keep most files on small pages, and decoding, which reads
+    /// In memory of their own, on large pages, and large linear maps on the CPU in the order in which they are
+    /// read ([`Packed`](longmamba_cpu::Packed)). Systems keep most files on small pages, and decoding, which reads
     /// every weight once a token, waits for the addresses of these: up to 1.8 times as long. A prompt need not
     /// rearrange the weights again and again. The file must stay as it is until the model is loaded.
     Copy,
@@ -79,6 +79,9 @@ struct Entry {
     file: usize,
     stored: StoredTensor,
 }
+
+/// Tensors that are copied begin on a cache line.
+const LINE: usize = 64;
 
 struct File {
     path: PathBuf,
@@ -193,6 +196,27 @@ impl Checkpoint {
     /// The bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
+    }
+
+    /// Copies all that is smaller than `bytes`, side by side, to memory that it shares.
+    pub(crate) fn gather_small(&mut self, bytes: usize) {
+        for file in 0..self.files.len() {
+            let entries = self.entries.values_mut();
+            let mut small: Vec<_> =
+                entries.filter(|e| e.file == file && e.stored.range.len() < bytes).collect();
+            let room = small.iter().map(|e| e.stored.range.len().next_multiple_of(LINE)).sum();
+            let Some(mut pool) = LargeBytes::try_zeros(room) else { return };
+            let from = (*self.files[file].bytes).as_ref();
+            let (mut at, moved) = (0, self.files.len());
+            for Entry { file, stored } in &mut small {
+                let to = at..at + stored.range.len();
+                pool[to.clone()].copy_from_slice(&from[stored.range.clone()]);
+                at = to.end.next_multiple_of(LINE);
+                (*file, stored.range) = (moved, to);
+            }
+            let path = self.files[file].path.clone();
+            self.files.push(File { path, bytes: Arc::new(pool), map: None });
+        }
     }
 
     /// What was read so far is no longer needed, or rarely.

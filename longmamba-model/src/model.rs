@@ -12,7 +12,7 @@ use crate::sequence::Sequence;
 use crate::session::{Session, SessionOptions};
 use crate::shared::{Blocks, SharedCall};
 use crate::workspace::{Segment, Workspace};
-use crate::{Error, Result, free_memory};
+use crate::{Error, Result, free_memory, large};
 use longmamba_core::SharedBytes;
 use longmamba_core::policy::Fingerprint;
 use std::collections::BTreeMap;
@@ -142,6 +142,9 @@ impl<B: Backend> Model<B> {
             count.parameters += elements;
             *count.by_dtype.entry(tensor.dtype).or_default() += elements;
             count.bytes += tensor.bytes;
+        }
+        if placement != Placement::Map {
+            weights.gather_small(large::LARGE);
         }
         let parts = Parts::load(&config, &mut weights, &backend, placement);
         backend.loaded();

@@ -4,6 +4,7 @@
 //! the weights of neighbouring outputs lie side by side. It stays in the second cache while all rows of
 //! `x` pass. `x` needs no copy, since a tile reads single values.
 
+use super::PREFILL_ROWS;
 use super::weights::Panels;
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
@@ -72,17 +73,18 @@ impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
         let by_rows = outputs < 8 * OUTPUTS * threads && rows >= ROWS_PER_THREAD * threads;
         // The units that are worth a thread: some 20 µs of multiply-adds.
         let unit = if by_rows { ROWS * outputs } else { OUTPUTS * rows };
-        // With a few rows, it is some 4 µs of reading weights.
+        // With a few rows, it is some 2 µs of reading weights: less than it takes to wake up a thread that has
+        // found nothing to do.
         let (computing, reading) =
-            ((1 << 20) / (unit * w.inputs()), (1 << 17) / (OUTPUTS * w.row_bytes()));
+            ((1 << 20) / (unit * w.inputs()), (1 << 16) / (OUTPUTS * w.row_bytes()));
         let least = computing.min(reading).max(1);
         let units = if by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) };
-        if W::READY {
-            let work = Prefill { cpu, x, w, out, accumulate, by_rows, panels };
-            return parallel_shared(work, least);
+        let panels = if W::READY { panels } else { panels.first(pieces(units, least)) };
+        let work = Prefill { cpu, x, w, out, accumulate, by_rows, panels };
+        match W::READY && rows >= PREFILL_ROWS {
+            true => parallel_shared(work, least),
+            false => parallel(work, least),
         }
-        let panels = panels.first(pieces(units, least));
-        parallel(Prefill { cpu, x, w, out, accumulate, by_rows, panels }, least);
     }
 }
 

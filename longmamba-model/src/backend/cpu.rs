@@ -9,8 +9,8 @@ use super::{
     Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, Linear, Norm,
     Position, Purpose, Recurrence, ScanInputs, SsdStageInputs,
 };
-use crate::Result;
 use crate::config::Rope;
+use crate::{Result, large};
 pub use buffer::CpuBuffer;
 use longmamba_core::{
     AlignedVec, AnyView, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut,
@@ -64,14 +64,21 @@ impl Backend for CpuBackend {
 
     fn own(&self, weight: &CpuMatrix, purpose: Purpose) -> Result<Option<CpuMatrix>> {
         let CpuMatrix::InPlace(tensor) = weight else { return Ok(Some(weight.clone())) };
-        self.run(|| match tensor.dtype() {
-            // Of `bf16` there are panels of pairs, which exact products do not take; of `f16` none.
-            DType::F32 if purpose == Purpose::Products => matrix::packed(self.cpu, tensor),
-            DType::BF16 if purpose == Purpose::Products && self.rounds => {
-                matrix::packed(self.cpu, tensor)
-            }
-            _ => matrix::copied(tensor),
-        })
+        // Of `bf16` there are panels of pairs, which exact products do not take; of `f16` none.
+        let packs = match tensor.dtype() {
+            DType::F32 => true,
+            DType::BF16 => self.rounds,
+            DType::F16 => false,
+        };
+        let bytes = tensor.bytes().len();
+        if packs && purpose == Purpose::Products && bytes >= self.packed_from {
+            return self.run(|| matrix::packed(self.cpu, tensor));
+        }
+        match bytes {
+            // It is in memory of its own as it is.
+            ..large::LARGE => Ok(Some(weight.clone())),
+            _ => self.run(|| matrix::copied(tensor)),
+        }
     }
 
     fn vector(&self, weight: AlignedVec<f32>) -> Result<Self::Vector> {

@@ -146,6 +146,15 @@ impl Shape {
 
     /// The model in a file of `bf16`, and what its weights are there.
     pub fn model_in_bf16<B: Backend>(&self, backend: B) -> (Arc<Model<B>>, Tensors) {
+        let (file, tensors) = self.file_in_bf16();
+        let config = self.config();
+        let model =
+            Model::from_bytes(config.as_bytes(), Arc::new(file), "random", backend).unwrap();
+        (model, tensors)
+    }
+
+    /// A file of the weights rounded to `bf16`, and these weights.
+    pub fn file_in_bf16(&self) -> (Vec<u8>, Tensors) {
         let mut tensors = self.tensors();
         let mut files = Vec::new();
         for (name, dims, values) in &mut tensors {
@@ -156,9 +165,7 @@ impl Shape {
         let views = files.iter().map(|(name, dims, bytes)| {
             (name, TensorView::new(Dtype::BF16, dims.clone(), bytes).unwrap())
         });
-        let file = Arc::new(safetensors::serialize(views, None).unwrap());
-        let model = Model::from_bytes(self.config().as_bytes(), file, "random", backend).unwrap();
-        (model, tensors)
+        (safetensors::serialize(views, None).unwrap(), tensors)
     }
 }
 

@@ -23,8 +23,13 @@ pub struct CpuBackend {
     pub(super) rounds: bool,
     /// In how many bits linear maps are kept; `None`: as they are in the file.
     pub(super) quantization: Option<Quantization>,
+    /// The bytes from which on a linear map is rearranged.
+    pub(super) packed_from: usize,
     pub(super) profile: Option<Arc<Profile>>,
 }
+
+/// Smaller maps have few panels to share out among threads, and a single token waits for the slowest.
+const PACKED_FROM: usize = 1 << 20;
 
 impl CpuBackend {
     /// The best instruction set of this processor. `threads`: a pool of that many; `None`: the rayon
@@ -46,7 +51,14 @@ impl CpuBackend {
             pool.map_err(|e| Error::argument(format!("cannot start {n} threads: {e}")))
         };
         let pool = threads.map(start).transpose()?.map(Arc::new);
-        Ok(CpuBackend { cpu, pool, rounds: cpu.has_fast_bf16(), quantization: None, profile: None })
+        Ok(CpuBackend {
+            cpu,
+            pool,
+            rounds: cpu.has_fast_bf16(),
+            quantization: None,
+            packed_from: PACKED_FROM,
+            profile: None,
+        })
     }
 
     /// The same, with all activations in `f32`, whatever the type of the weights: what references are compared
@@ -66,6 +78,13 @@ impl CpuBackend {
     #[must_use]
     pub fn quantized(self, quantization: Quantization) -> Self {
         CpuBackend { quantization: Some(quantization), ..self }
+    }
+
+    /// The same, for models that are loaded from now on with linear maps of at least so many bytes rearranged
+    /// where they are copied ([`Packed`](longmamba_cpu::Packed)); as it is, those of a megabyte.
+    #[must_use]
+    pub fn packed_from(self, bytes: usize) -> Self {
+        CpuBackend { packed_from: bytes, ..self }
     }
 
     /// The same, rounding as if the processor were faster so, also where it is not: to see elsewhere what such a

@@ -1,0 +1,107 @@
+//! Wherever weights lie, the model is the same.
+
+mod common;
+
+use common::{Shape, all_logits, assert_close, random_tokens, safetensors_file};
+use longmamba_core::{AlignedVec, DType, Tensor};
+use longmamba_model::{
+    Backend, CpuBackend, CpuMatrix, LoadOptions, Model, Placement, Purpose, SessionOptions,
+};
+use std::fs;
+use std::sync::Arc;
+
+fn shape(mamba2: bool, tied: bool) -> Shape {
+    Shape {
+        mamba2,
+        seed: 11,
+        d_model: 40,
+        layers: 2,
+        d_state: 16,
+        d_conv: 4,
+        groups: 1,
+        head_dim: 8,
+        bias: tied,
+        tied,
+    }
+}
+
+/// Chunks of as many tokens as products take the method for many rows.
+const CHUNK: usize = 16;
+
+fn options() -> SessionOptions {
+    SessionOptions { chunk_len: Some(CHUNK), ..Default::default() }
+}
+
+#[test]
+fn logits_do_not_depend_on_it() {
+    for (mamba2, tied) in [(false, false), (false, true), (true, false), (true, true)] {
+        let shape = shape(mamba2, tied);
+        for in_bf16 in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("config.json"), shape.config()).unwrap();
+            let file = match in_bf16 {
+                true => shape.file_in_bf16().0,
+                false => safetensors_file(&shape.tensors()),
+            };
+            fs::write(folder.path().join("model.safetensors"), file).unwrap();
+            let load = |placement, packed_from| {
+                let backend = CpuBackend::new(Some(2)).unwrap().rounded().packed_from(packed_from);
+                let options = LoadOptions { placement: Some(placement), ..Default::default() };
+                Model::load_with(folder.path(), backend, options).unwrap()
+            };
+            let mapped = load(Placement::Map, 0);
+            for (placement, packed_from) in [
+                (Placement::Copy, 0),
+                (Placement::Copy, usize::MAX),
+                (Placement::Fit, 0),
+                (Placement::Fit, 1 << 12),
+            ] {
+                let model = load(placement, packed_from);
+                assert_eq!(model.fingerprint(), mapped.fingerprint());
+                let what =
+                    format!("mamba2 {mamba2} {tied} bf16 {in_bf16} {placement:?} {packed_from}");
+                // Another last digit may be rounded to another `bf16`.
+                same(&mapped, &model, if in_bf16 { 1e-2 } else { 1e-4 }, &what);
+            }
+        }
+    }
+}
+
+/// Not a bit differs in whole chunks; single tokens may take sums in another order.
+fn same(expected: &Arc<Model>, found: &Arc<Model>, tolerance: f32, what: &str) {
+    let (mut a, mut b) = (expected.session(options()).unwrap(), found.session(options()).unwrap());
+    let prompt = random_tokens(3, 3 * CHUNK);
+    let (expected, found) = (all_logits(&mut a, &prompt), all_logits(&mut b, &prompt));
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert!(bits(expected) == bits(found), "{what}");
+    for token in random_tokens(4, 5) {
+        a.step(token).unwrap();
+        b.step(token).unwrap();
+        assert_close(b.logits(), a.logits(), tolerance, what);
+    }
+}
+
+/// What is rearranged: large linear maps of a type that products take in panels.
+#[test]
+fn only_large_linear_maps_are_packed() {
+    let (rows, columns) = (64, 1024);
+    let tensor = |dtype: DType| {
+        let bytes = AlignedVec::<u8>::zeros(rows * columns * dtype.size());
+        let len = bytes.len();
+        Tensor::from_shared(Arc::new(bytes.to_vec()), 0..len, dtype, &[rows, columns]).unwrap()
+    };
+    let packed = |backend: &CpuBackend, dtype, purpose| {
+        let matrix = backend.matrix(tensor(dtype)).unwrap();
+        matches!(backend.own(&matrix, purpose).unwrap().unwrap(), CpuMatrix::Packed(_))
+    };
+    let backend = CpuBackend::new(None).unwrap().rounded().packed_from(rows * columns * 2);
+    assert!(packed(&backend, DType::F32, Purpose::Products));
+    assert!(packed(&backend, DType::BF16, Purpose::Products));
+    assert!(!packed(&backend, DType::F16, Purpose::Products));
+    assert!(!packed(&backend, DType::F32, Purpose::Rows));
+    assert!(!packed(&backend.clone().exact(), DType::BF16, Purpose::Products));
+    assert!(packed(&backend.clone().exact(), DType::F32, Purpose::Products));
+    let backend = backend.packed_from(rows * columns * 2 + 1);
+    assert!(packed(&backend, DType::F32, Purpose::Products));
+    assert!(!packed(&backend, DType::BF16, Purpose::Products));
+}
