@@ -2,13 +2,17 @@
 
 mod common;
 
-use common::{Shape, VOCAB, random_tokens};
+use common::{Shape, VOCAB, random_tokens, safetensors_file};
+use longmamba_core::DType;
 use longmamba_model::{
-    CpuBackend, GenerateOptions, Quantization, SampleOptions, Sampler, SessionOptions, decode,
+    CpuBackend, GenerateOptions, LoadOptions, Model, Placement, Quantization, SampleOptions,
+    Sampler, SessionOptions, decode,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
+use std::fs;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -17,7 +21,22 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 enum Weights {
     F32,
     Bf16,
+    /// Copied from a file, and rearranged; in `bf16`, norms go right into products.
+    Packed(DType),
     Quantized(Quantization),
+}
+
+/// The model from a file, with all its linear maps rearranged.
+fn packed(shape: Shape, dtype: DType, backend: CpuBackend) -> Arc<Model> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = match dtype {
+        DType::F32 => safetensors_file(&shape.tensors()),
+        _ => shape.file_in_bf16().0,
+    };
+    fs::write(folder.path().join("config.json"), shape.config()).unwrap();
+    fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    let options = LoadOptions { placement: Some(Placement::Copy), ..Default::default() };
+    Model::load_with(folder.path(), backend.packed_from(0), options).unwrap()
 }
 
 /// One test in this binary: the counter sees all threads.
@@ -29,6 +48,10 @@ fn prefill_and_decode_allocate_nothing() {
             (true, Weights::F32),
             (false, Weights::Bf16),
             (true, Weights::Bf16),
+            (false, Weights::Packed(DType::F32)),
+            (false, Weights::Packed(DType::BF16)),
+            (true, Weights::Packed(DType::F32)),
+            (true, Weights::Packed(DType::BF16)),
             (false, Weights::Quantized(Quantization::Int8)),
             (true, Weights::Quantized(Quantization::Int4)),
         ] {
@@ -42,7 +65,7 @@ fn prefill_and_decode_allocate_nothing() {
                 groups: 2,
                 // Of whole vectors, as in every model: the state is used in place.
                 head_dim: 16,
-                bias: true,
+                bias: !matches!(weights, Weights::Packed(_)),
                 tied: true,
             };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -53,6 +76,7 @@ fn prefill_and_decode_allocate_nothing() {
                 let model = match weights {
                     Weights::F32 => shape.model_on(backend),
                     Weights::Bf16 => shape.model_in_bf16(backend.rounded()).0,
+                    Weights::Packed(dtype) => packed(shape, dtype, backend.rounded()),
                     Weights::Quantized(kind) => shape.model_on(backend.quantized(kind)),
                 };
                 let options = SessionOptions { chunk_len: Some(64), ..Default::default() };

@@ -44,10 +44,10 @@ impl Backend for CpuBackend {
         self.quantization.is_none()
     }
 
-    /// So few that what one stage gives is still in a cache for the next, and the same with any number of threads,
-    /// because results are rounded by it.
+    /// So few that what one stage gives is still in a cache for the next, in whole tiles of a product and chunks
+    /// of SSD; and the same with any number of threads, because results are rounded by it.
     fn chunk_len(&self) -> usize {
-        128
+        192
     }
 
     fn matrix(&self, weight: Tensor) -> Result<CpuMatrix> {
