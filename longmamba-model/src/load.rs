@@ -38,7 +38,11 @@ impl<B: Backend> Loader<'_, B> {
             return Ok(weight);
         }
         match self.backend.own(&weight, purpose)? {
-            Some(own) => Ok(own),
+            Some(own) => {
+                // So that no more than a weight is there twice.
+                self.weights.release();
+                Ok(own)
+            }
             None if self.placement == Placement::Fit => Ok(weight),
             None => Err(Error::io(self.weights.path())(ErrorKind::OutOfMemory.into())),
         }

@@ -359,9 +359,6 @@ fn layers<B: Backend>(loader: &mut Loader<'_, B>) -> Result<Vec<Layer<B>>> {
             None => None,
         };
         all.push(Layer { shared, norm, mixing, mlp });
-        if loader.placement != Placement::Map {
-            loader.weights.release();
-        }
     }
     Ok(all)
 }

@@ -29,8 +29,7 @@ fn main() -> Result<()> {
         let placement = options.map.then_some(Placement::Map);
         let load = LoadOptions { placement, ..LoadOptions::default() };
         let model = Model::load_with(&options.model, backend(options)?, load)?;
-        let mut session = SessionOptions::default();
-        session.chunk_len = options.chunk;
+        let session = SessionOptions { chunk_len: options.chunk, ..SessionOptions::default() };
         Ok(Ours { session: model.session(session.clone())?, options: session, model })
     })
 }
