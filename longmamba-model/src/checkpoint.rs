@@ -14,7 +14,7 @@ use longmamba_core::{AlignedVec, DType, Shape, SharedBytes, Tensor};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,14 +199,22 @@ impl Checkpoint {
     }
 
     /// Copies all that is smaller than `bytes`, side by side, to memory that it shares.
-    pub(crate) fn gather_small(&mut self, bytes: usize) {
+    ///
+    /// # Errors
+    /// [`Error::Io`] where there is not enough memory; [`Error::Malformed`] where tensors share so much of a file
+    /// that apart they would take more than all of it.
+    pub(crate) fn gather_small(&mut self, bytes: usize) -> Result<()> {
         for file in 0..self.files.len() {
             let entries = self.entries.values_mut();
             let mut small: Vec<_> =
                 entries.filter(|e| e.file == file && e.stored.range.len() < bytes).collect();
-            let room = small.iter().map(|e| e.stored.range.len().next_multiple_of(LINE)).sum();
-            let Some(mut pool) = LargeBytes::try_zeros(room) else { return };
-            let from = (*self.files[file].bytes).as_ref();
+            let (path, from) = (&self.files[file].path, (*self.files[file].bytes).as_ref());
+            let taken: usize = small.iter().map(|e| e.stored.range.len()).sum();
+            if taken > from.len() {
+                return Err(Error::malformed(path, "many small tensors share the same bytes"));
+            }
+            let pool = LargeBytes::try_zeros(taken + LINE * small.len());
+            let mut pool = pool.ok_or_else(|| Error::io(path)(ErrorKind::OutOfMemory.into()))?;
             let (mut at, moved) = (0, self.files.len());
             for Entry { file, stored } in &mut small {
                 let to = at..at + stored.range.len();
@@ -214,9 +222,10 @@ impl Checkpoint {
                 at = to.end.next_multiple_of(LINE);
                 (*file, stored.range) = (moved, to);
             }
-            let path = self.files[file].path.clone();
+            let path = path.clone();
             self.files.push(File { path, bytes: Arc::new(pool), map: None });
         }
+        Ok(())
     }
 
     /// What was read so far is no longer needed, or rarely.
@@ -415,8 +424,48 @@ fn read(path: &Path, options: LoadOptions) -> Result<Option<SharedBytes>> {
     let mut bytes = match LargeBytes::try_zeros(len) {
         Some(bytes) => bytes,
         None if placement == Placement::Fit => return Ok(None),
-        None => return Err(Error::io(path)(std::io::ErrorKind::OutOfMemory.into())),
+        None => return Err(Error::io(path)(ErrorKind::OutOfMemory.into())),
     };
     file.read_exact(&mut bytes).map_err(Error::io(path))?;
     Ok(Some(Arc::new(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::safetensors::tensor::TensorView;
+
+    fn checkpoint() -> Checkpoint {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let tensors = [("a", 0..12), ("b", 12..140), ("c", 140..256)].map(|(name, range)| {
+            (name, TensorView::new(Dtype::F32, vec![range.len() / 4], &bytes[range]).unwrap())
+        });
+        let file = ::safetensors::serialize(tensors, None).unwrap();
+        Checkpoint::from_bytes(Arc::new(file), Path::new("f"), LoadOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn small_tensors_are_gathered_and_stay_the_same() {
+        let (mut gathered, whole) = (checkpoint(), checkpoint());
+        gathered.gather_small(120).unwrap();
+        assert_eq!(gathered.digest(), whole.digest());
+        for (name, entry) in &gathered.entries {
+            assert_eq!(entry.file, usize::from(name != "b"), "{name}");
+            assert_eq!(gathered.data(entry), whole.data(&whole.entries[name]), "{name}");
+            assert_eq!(gathered.path_of_tensor(name), Path::new("f"));
+        }
+        assert!(gathered.entries["c"].stored.range.start.is_multiple_of(LINE));
+    }
+
+    /// As a PyTorch file may have them: a small file would otherwise ask for any amount of memory.
+    #[test]
+    fn tensors_that_share_bytes_are_not_multiplied() {
+        let mut checkpoint = checkpoint();
+        for i in 0..10 {
+            let stored = checkpoint.entries["b"].stored.clone();
+            checkpoint.entries.insert(format!("b{i}"), Entry { file: 0, stored });
+        }
+        let error = checkpoint.gather_small(1000).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    }
 }

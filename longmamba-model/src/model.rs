@@ -127,7 +127,7 @@ impl<B: Backend> Model<B> {
         mut weights: Checkpoint,
         path: &Path,
         backend: B,
-        placement: Placement,
+        mut placement: Placement,
     ) -> Result<Arc<Self>> {
         drop_copies(&config, &mut weights);
         let fingerprint = Fingerprint {
@@ -144,7 +144,10 @@ impl<B: Backend> Model<B> {
             count.bytes += tensor.bytes;
         }
         if placement != Placement::Map {
-            weights.gather_small(large::LARGE);
+            match weights.gather_small(large::LARGE) {
+                Err(_) if placement == Placement::Fit => placement = Placement::Map,
+                gathered => gathered?,
+            }
         }
         let parts = Parts::load(&config, &mut weights, &backend, placement);
         backend.loaded();

@@ -25,11 +25,8 @@ const PIECES: usize = 16;
 /// system holds one up, the others do not wait for it.
 pub(crate) fn parallel_shared<W: Divide>(work: W, least: usize) {
     let threads = rayon::current_num_threads();
-    match work.units() / least.max(1) {
-        2.. if threads > 1 => {
-            let count = (work.units() / least.max(1)).min(threads * PIECES);
-            run(work, count);
-        }
+    match (work.units() / least.max(1)).min(threads * PIECES) {
+        count @ 2.. if threads > 1 => run(work, count),
         _ => work.run(),
     }
 }

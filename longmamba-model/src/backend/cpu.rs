@@ -2,6 +2,7 @@ mod buffer;
 mod matrix;
 mod options;
 mod pages;
+mod products;
 mod profile;
 mod views;
 
@@ -13,10 +14,10 @@ use crate::config::Rope;
 use crate::{Result, large};
 pub use buffer::CpuBuffer;
 use longmamba_core::{
-    AlignedVec, AnyView, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut,
-    Ssd, SsdInputs, SsdOut, Tensor, View, ViewMut,
+    AlignedVec, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
+    SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{Accumulate, AttentionArgs, KV_PAGE, Normed, Quantized, Rotation, Scratch};
+use longmamba_cpu::{AttentionArgs, KV_PAGE, Quantized, Rotation, Scratch};
 pub use matrix::CpuMatrix;
 pub use options::CpuBackend;
 use pages::CpuPages;
@@ -199,47 +200,9 @@ impl Backend for CpuBackend {
         x: Columns<'_, Buffer>,
         linear: &Linear<Self>,
         accumulate: bool,
-        mut out: ColumnsMut<'_, Buffer>,
+        out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        self.timed(
-            rows,
-            "project",
-            [linear.inputs, linear.outputs, 0],
-            profile::linear(rows, linear, self.rounds),
-            || {
-                let mut out = out.rows(rows)?;
-                let mut accumulate = accumulate;
-                if let Some(bias) = &linear.bias {
-                    for r in 0..rows {
-                        let row = out.row_mut([r, 0]);
-                        if accumulate {
-                            row.iter_mut().zip(&***bias).for_each(|(o, b)| *o += b);
-                        } else {
-                            row.copy_from_slice(bias);
-                        }
-                    }
-                    accumulate = true;
-                }
-                let accumulate = if accumulate { Accumulate::Yes } else { Accumulate::No };
-                let (cpu, rounds, x) = (self.cpu, self.rounds, x.rows(rows)?);
-                Ok(match &linear.weight {
-                    CpuMatrix::Quantized(w) if rounds => {
-                        cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch)
-                    }
-                    CpuMatrix::Quantized(w) => cpu.matmul_quantized(x, w, out, accumulate, scratch),
-                    CpuMatrix::Packed(w) => match w.dtype() {
-                        DType::F32 => cpu.matmul_packed(x, w, out, accumulate, scratch),
-                        _ => cpu.matmul_packed_bf16(x, w, out, accumulate, scratch),
-                    },
-                    CpuMatrix::InPlace(tensor) => match tensor.any_view()? {
-                        AnyView::BF16(w) if rounds => {
-                            cpu.matmul_bf16(x, w, out, accumulate, scratch)
-                        }
-                        w => cpu.matmul(x, w, out, accumulate, scratch),
-                    },
-                }?)
-            },
-        )
+        self.product(scratch, rows, x, linear, accumulate, out)
     }
 
     fn norm_project(
@@ -249,22 +212,9 @@ impl Backend for CpuBackend {
         x: Columns<'_, Buffer>,
         norm: &Norm<Self>,
         linear: &Linear<Self>,
-        mut out: ColumnsMut<'_, Buffer>,
+        out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
-        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
-        let work = profile::rows(rows, 4 * x.width, 0, 2 * x.width);
-        let sizes = [linear.inputs, linear.outputs, 0];
-        let work = work + profile::linear(rows, linear, self.rounds);
-        self.timed(rows, "norm_project", sizes, work, || {
-            let x = x.rows(rows)?;
-            let normed = match &norm.bias {
-                None => Normed::rms(x, &norm.weight, norm.eps)?,
-                Some(bias) => Normed::layer(x, &norm.weight, bias, norm.eps)?,
-            };
-            let out = out.rows(rows)?;
-            Ok(self.cpu.matmul_normed_bf16(normed, w, out, Accumulate::No, scratch)?)
-        })?;
-        Ok(true)
+        self.normed_product(scratch, rows, x, norm, linear, out)
     }
 
     fn gated_norm_project(
@@ -276,18 +226,9 @@ impl Backend for CpuBackend {
         norm: &Norm<Self>,
         group: usize,
         linear: &Linear<Self>,
-        mut out: ColumnsMut<'_, Buffer>,
+        out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
-        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
-        let work = profile::rows(rows, 5 * y.width, y.width, 3 * y.width);
-        let work = work + profile::linear(rows, linear, self.rounds);
-        let sizes = [linear.inputs, linear.outputs, group];
-        self.timed(rows, "gated_norm_project", sizes, work, || {
-            let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
-            let normed = Normed::gated_rms(y, z, &norm.weight, group, norm.eps)?;
-            Ok(self.cpu.matmul_normed_bf16(normed, w, out, Accumulate::Yes, scratch)?)
-        })?;
-        Ok(true)
+        self.gated_product(scratch, rows, y, z, norm, group, linear, out)
     }
 
     fn conv1d(
