@@ -3,7 +3,8 @@
 //! Two methods, by the number of rows. A few rows (decode) wait for the weights to arrive from memory:
 //! [`decode`] reads each weight once, in order, as the dot products need it. Many rows (prefill) wait
 //! for the multipliers: [`prefill`] rearranges the weights into panels for the register tiles of
-//! [`tile`](crate::isa::tile), which pays once enough rows use a panel.
+//! [`tile`](crate::isa::tile), which pays once enough rows use a panel. Weights that were rearranged for good
+//! ([`packed`]) take that method with any number of rows.
 //!
 //! Either takes its factors as `f32`, or, with `bf16` weights, in pairs of `bf16` (see [`operand`]), which
 //! some processors multiply at twice the rate.
