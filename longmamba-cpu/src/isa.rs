@@ -22,6 +22,9 @@ pub(crate) mod tile;
 use half::{bf16, f16};
 use std::fmt;
 
+/// Lanes of the longest vector.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IsaKind {

@@ -30,7 +30,7 @@ use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
 use operand::Operand;
 pub use packed::Packed;
 use prefill::Prefill;
-use round::{Made, Round, Rows};
+use round::{Round, Rows};
 use weights::{Dense, Dots, Panels};
 
 /// From this many rows on, rearranging the weights pays.
@@ -188,13 +188,8 @@ impl Cpu {
         accumulate: Accumulate,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let panels = w.pairs()?;
-        let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
-            return Ok(());
-        };
-        let (x, room) = rounded(*self, x, x.shape(), ROUNDED, 0, scratch)?;
-        Prefill::run(*self, x, panels, out, accumulate, room);
-        Ok(())
+        let shape = x_shape(&x)?;
+        packed_pairs(*self, x, shape, ROUNDED, w, out, accumulate, scratch)
     }
 
     /// As [`matmul_packed_bf16`](Cpu::matmul_packed_bf16) of what a norm makes of its rows, which is rounded as it
@@ -210,14 +205,7 @@ impl Cpu {
         accumulate: Accumulate,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let panels = w.pairs()?;
-        let shape = x.shape();
-        let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? else {
-            return Ok(());
-        };
-        let (x, room) = rounded(*self, Made(x), shape, x.least(), 0, scratch)?;
-        Prefill::run(*self, x, panels, out, accumulate, room);
-        Ok(())
+        packed_pairs(*self, x, x.shape(), x.least(), w, out, accumulate, scratch)
     }
 
     /// Whether [`matmul_bf16`](Cpu::matmul_bf16) is faster than [`matmul`](Cpu::matmul) here.
@@ -260,6 +248,26 @@ fn product<W: Dots<f32> + Panels<f32>>(
     }
     let (x, panels) = spread(cpu, x, prefill::panel_len(inputs), scratch)?;
     Prefill::run(cpu, x, w, out, accumulate, panels);
+    Ok(())
+}
+
+/// The product of rows `[rows, inputs]`, rounded, and of packed pairs; `least` as in [`rounded`].
+#[allow(clippy::too_many_arguments, reason = "those of a product, and how its rows are rounded")]
+fn packed_pairs<R: Rows>(
+    cpu: Cpu,
+    x: R,
+    shape: [usize; 2],
+    least: usize,
+    w: &Packed,
+    out: ViewMut<'_, f32, 2>,
+    accumulate: Accumulate,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let panels = w.pairs()?;
+    if let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? {
+        let (x, room) = rounded(cpu, x, shape, least, 0, scratch)?;
+        Prefill::run(cpu, x, panels, out, accumulate, room);
+    }
     Ok(())
 }
 

@@ -53,11 +53,7 @@ impl<B: Backend> Batch<B> {
         }
         let sequences =
             (0..count).map(|_| Sequence::new(&model, &options)).collect::<Result<_>>()?;
-        let work = Workspace::new(
-            model.config(),
-            options.tokens_at_once(model.backend()),
-            model.backend(),
-        )?;
+        let work = options.workspace(&model)?;
         Ok(Batch { model, options, sequences, work })
     }
 

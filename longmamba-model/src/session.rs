@@ -80,9 +80,11 @@ impl SessionOptions {
         Ok(format!("{method} window {:?} {}", self.attention_window, self.filter_decode))
     }
 
-    /// Tokens of a chunk.
-    pub(crate) fn tokens_at_once<B: Backend>(&self, backend: &B) -> usize {
-        self.chunk_len.unwrap_or_else(|| backend.chunk_len())
+    /// Room for a chunk.
+    pub(crate) fn workspace<B: Backend>(&self, model: &Model<B>) -> Result<Workspace<B>> {
+        let backend = model.backend();
+        let chunk_len = self.chunk_len.unwrap_or_else(|| backend.chunk_len());
+        Workspace::new(model.config(), chunk_len, backend)
     }
 
     /// Checks the values, and the method against the model.
@@ -147,11 +149,7 @@ impl<B: Backend> Session<B> {
         options: SessionOptions,
         sequence: Sequence<B>,
     ) -> Result<Self> {
-        let work = Workspace::new(
-            model.config(),
-            options.tokens_at_once(model.backend()),
-            model.backend(),
-        )?;
+        let work = options.workspace(&model)?;
         Ok(Session { model, options, sequence, work, unfetched: false })
     }
 

@@ -74,7 +74,8 @@ proptest! {
         let channel = channel.index(model.config().mixer.channels());
         let places: Vec<Place> = (0..shape.layers).map(|layer| Place { layer, channel }).collect();
         let prompt = random_tokens(shape.seed, len);
-        let options = SessionOptions { method: method.clone(), chunk_len: Some(chunk_len), ..Default::default() };
+        let chunk_len = Some(chunk_len);
+        let options = SessionOptions { method: method.clone(), chunk_len, ..Default::default() };
         let scans = channel_scans(&model, &prompt, &places, true, &options).unwrap();
 
         let mut near = 1.0f64;

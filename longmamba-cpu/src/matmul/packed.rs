@@ -5,7 +5,7 @@ use super::weights::{Dense, Panels, Weights};
 use crate::check;
 use crate::dispatch::{Cpu, Kernel};
 use crate::isa::tile::{Factor, tile_columns};
-use crate::isa::{Isa, Pair};
+use crate::isa::{Isa, MOST_LANES, Pair};
 use crate::widen::Weight;
 use bytemuck::Pod;
 use half::bf16;
@@ -13,9 +13,6 @@ use longmamba_core::{AnyView, DType, Error, Result, Tensor, View};
 use rayon::prelude::*;
 use std::ops::DerefMut;
 use std::sync::Arc;
-
-/// Panels start at whole vectors of factors, of the longest there are.
-const VECTOR: usize = 16;
 
 /// A matrix of weights, `[outputs, inputs]`, rearranged once for many products: panel after panel of neighbouring
 /// outputs, and in a panel input after input. A prompt need not rearrange it every time, and a single token reads
@@ -28,14 +25,11 @@ pub struct Packed {
     shape: [usize; 2],
     /// Outputs of a panel.
     columns: usize,
+    /// Factors that a panel has of each output.
+    depth: usize,
     /// `[panels, depth, columns]`, where an input, or in `bf16` a pair of neighbouring inputs, is one step in
     /// depth; zeros up to whole panels and vectors of 16.
     data: Tensor,
-}
-
-/// What a panel holds of each output, in factors.
-fn padded(inputs: usize, per_factor: usize) -> usize {
-    inputs.div_ceil(per_factor).next_multiple_of(VECTOR)
 }
 
 impl Packed {
@@ -56,17 +50,17 @@ impl Packed {
 
     /// The panels of `f32`.
     pub(super) fn floats(&self) -> Result<PackedPanels<'_, f32>> {
-        Ok(self.panels(self.data.as_slice()?, padded(self.shape[1], 1)))
+        Ok(self.panels(self.data.as_slice()?))
     }
 
     /// The panels of `bf16`, in pairs.
     pub(super) fn pairs(&self) -> Result<PackedPanels<'_, Pair>> {
-        Ok(self.panels(self.data.as_slice()?.as_chunks().0, padded(self.shape[1], 2)))
+        Ok(self.panels(self.data.as_slice()?.as_chunks().0))
     }
 
-    fn panels<'a, F>(&self, data: &'a [F], depth: usize) -> PackedPanels<'a, F> {
-        let [outputs, inputs] = self.shape;
-        PackedPanels { data, outputs, inputs, columns: self.columns, depth }
+    fn panels<'a, F>(&self, data: &'a [F]) -> PackedPanels<'a, F> {
+        let Packed { shape: [outputs, inputs], columns, depth, .. } = *self;
+        PackedPanels { data, outputs, inputs, columns, depth }
     }
 }
 
@@ -82,7 +76,7 @@ impl Cpu {
             DType::F16 => return Err(Error::DType { expected: DType::BF16, actual: DType::F16 }),
         };
         let outputs = outputs.checked_next_multiple_of(self.call(Columns));
-        let depth = inputs.div_ceil(per_factor).checked_next_multiple_of(VECTOR);
+        let depth = inputs.div_ceil(per_factor).checked_next_multiple_of(MOST_LANES);
         let factors = outputs.zip(depth).and_then(|(outputs, depth)| outputs.checked_mul(depth));
         let bytes = factors.and_then(|n| n.checked_mul(size_of::<f32>()));
         bytes.ok_or(Error::OutOfBounds { needed: None, available: usize::MAX })
@@ -101,8 +95,8 @@ impl Cpu {
     {
         let bytes = self.packed_bytes(w.dtype(), w.shape())?;
         match w {
-            AnyView::F32(w) => pack::<f32, f32, M>(*self, w, DType::F32, bytes, room),
-            AnyView::BF16(w) => pack::<bf16, Pair, M>(*self, w, DType::BF16, bytes, room),
+            AnyView::F32(w) => pack::<f32, f32, M>(*self, w, bytes, room),
+            AnyView::BF16(w) => pack::<bf16, Pair, M>(*self, w, bytes, room),
             AnyView::F16(_) => Err(Error::DType { expected: DType::BF16, actual: DType::F16 }),
         }
     }
@@ -111,7 +105,6 @@ impl Cpu {
 fn pack<T: Weight, F: Operand<T> + Pod, M>(
     cpu: Cpu,
     w: View<'_, T, 2>,
-    dtype: DType,
     bytes: usize,
     mut room: M,
 ) -> Result<Packed>
@@ -121,7 +114,8 @@ where
     let [outputs, inputs] = w.shape();
     check::rows("w", &w, [outputs, inputs])?;
     let columns = cpu.call(Columns);
-    let (panels, depth) = (outputs.div_ceil(columns), padded(inputs, F::INPUTS));
+    let (panels, depth) =
+        (outputs.div_ceil(columns), inputs.div_ceil(F::INPUTS).next_multiple_of(MOST_LANES));
     let too_small = Error::OutOfBounds { needed: Some(bytes), available: room.len() };
     let memory = room.get_mut(..bytes).and_then(|b| bytemuck::try_cast_slice_mut::<u8, F>(b).ok());
     let memory = memory.ok_or(too_small)?;
@@ -133,8 +127,8 @@ where
         });
     }
     let shape = [panels, depth * F::INPUTS, columns];
-    let data = Tensor::from_shared(Arc::new(Bytes(room)), 0..bytes, dtype, &shape)?;
-    Ok(Packed { shape: [outputs, inputs], columns, data })
+    let data = Tensor::from_shared(Arc::new(Bytes(room)), 0..bytes, T::DTYPE, &shape)?;
+    Ok(Packed { shape: [outputs, inputs], columns, depth, data })
 }
 
 /// Memory that is lent as bytes.

@@ -8,8 +8,8 @@ use super::PREFILL_ROWS;
 use super::weights::Panels;
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
-use crate::isa::Isa;
 use crate::isa::tile::{Add, Factor, Left, Right, multiply};
+use crate::isa::{Isa, MOST_LANES};
 use longmamba_core::View;
 
 /// The longest stretch of a panel, in factors: 128 KiB with the widest tile.
@@ -54,7 +54,7 @@ pub(super) fn stride(depth: usize) -> usize {
 /// Factors of a panel of a product with `depth` factors a row.
 pub(super) fn panel_len(depth: usize) -> usize {
     // Whole vectors are written, of the longest there are.
-    OUTPUTS * depth.min(DEPTH).next_multiple_of(16)
+    OUTPUTS * depth.min(DEPTH).next_multiple_of(MOST_LANES)
 }
 
 impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
@@ -79,7 +79,7 @@ impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
             ((1 << 20) / (unit * w.inputs()), (1 << 16) / (OUTPUTS * w.row_bytes()));
         let least = computing.min(reading).max(1);
         let units = if by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) };
-        let panels = if W::READY { panels } else { panels.first(pieces(units, least)) };
+        let panels = panels.first(pieces(units, least));
         let work = Prefill { cpu, x, w, out, accumulate, by_rows, panels };
         match W::READY && rows >= PREFILL_ROWS {
             true => parallel_shared(work, least),

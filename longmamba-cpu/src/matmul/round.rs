@@ -2,6 +2,7 @@
 
 use crate::dispatch::{Cpu, Divide, Kernel, Slots};
 use crate::isa::{Isa, Pair};
+use crate::norm::Normed;
 use crate::rows::RowKernel;
 use longmamba_core::View;
 
@@ -33,10 +34,7 @@ impl Rows for View<'_, f32, 2> {
 }
 
 /// Rows that are made when they are needed.
-#[derive(Clone, Copy)]
-pub(super) struct Made<K>(pub(super) K);
-
-impl<K: RowKernel> Rows for Made<K> {
+impl Rows for Normed<'_> {
     fn room(&self, width: usize) -> usize {
         width
     }
@@ -50,7 +48,7 @@ impl<K: RowKernel> Rows for Made<K> {
         room: &'r mut [f32],
     ) -> &'r [f32] {
         let room = &mut room[..width];
-        self.0.row(isa, row, room);
+        RowKernel::row(self, isa, row, room);
         room
     }
 }

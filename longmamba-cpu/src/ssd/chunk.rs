@@ -21,8 +21,8 @@
 use super::factor::ChunkFactor;
 use super::{Place, Scan};
 use crate::dispatch::Block;
-use crate::isa::Isa;
 use crate::isa::tile::{Add, Ending, Left, Right, multiply};
+use crate::isa::{Isa, MOST_LANES};
 use crate::math::{Exp2Nonpositive, exp2_nonpositive, map};
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
@@ -30,10 +30,7 @@ use std::f64::consts::LOG2_E;
 
 /// The most tokens of a chunk.
 const MOST: usize = 64;
-const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(VECTOR));
-
-/// The longest vector.
-const VECTOR: usize = 16;
+const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(MOST_LANES));
 
 /// Rows of G and y whose causal part is multiplied at once: a multiple of every tile.
 const BLOCK: usize = 12;
@@ -69,7 +66,7 @@ fn take<'a, T>(slot: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 impl<'a, F: ChunkFactor> Workspace<'a, F> {
     /// The floats and the factors that it needs, with the states of so many heads.
     pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> [usize; 2] {
-        let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(VECTOR));
+        let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(MOST_LANES));
         let floats = heads * d_state * width + d_state * chunk + chunk * chunk + chunk * width;
         [floats, Self::factors(width, d_state).iter().sum()]
     }
@@ -112,7 +109,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
 
 /// Whether the states of a block can be used where they are: rows that are whole vectors, one after the other.
 pub(super) fn in_place(state: &Block<'_, f32, 4>) -> bool {
-    state.is_flat() && state.shape()[3].is_multiple_of(VECTOR)
+    state.is_flat() && state.shape()[3].is_multiple_of(MOST_LANES)
 }
 
 /// The decay of one head over a chunk.
@@ -145,7 +142,7 @@ impl Decay {
         }
         let last = deltas.len() - 1;
         let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
-        let whole = deltas.len().next_multiple_of(VECTOR);
+        let whole = deltas.len().next_multiple_of(MOST_LANES);
         for t in (0..whole).step_by(I::LANES) {
             let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
             isa.store(between(isa, end, u), &mut decay.to_end[t..]);
@@ -171,7 +168,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
     pub(super) fn by_chunks<I: Isa>(&mut self, isa: I, selection: &Selection<LINE>, place: Place) {
         let Place { b, k, count, n, .. } = place;
         let [_, _, d_state, head_dim] = self.state.shape();
-        let width = head_dim.next_multiple_of(VECTOR);
+        let width = head_dim.next_multiple_of(MOST_LANES);
         let (mut slots, mut factors) = (self.slots.take(), self.factors.take());
         let copied = if in_place(&self.state) { 0 } else { count };
         let mut work = Workspace::new(slots.own(), factors.own(), copied, width, d_state);
@@ -298,7 +295,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let Place { b, k, token, n, .. } = place;
         let (sequence, head) = (self.sequence + b, self.head + k + i);
         let [_, _, d_state, head_dim] = self.state.shape();
-        let width = head_dim.next_multiple_of(VECTOR);
+        let width = head_dim.next_multiple_of(MOST_LANES);
 
         // All that x is read for, two tokens at a time; a token that is missing at the end counts as zeros.
         let d = self.skip(isa, head);
@@ -366,7 +363,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
 
 /// The columns of G that tokens from `first`, the beginning of a block, on may have: in whole vectors.
 fn seen<F: ChunkFactor>(first: usize) -> usize {
-    (first + BLOCK).next_multiple_of(VECTOR).min(F::CHUNK)
+    (first + BLOCK).next_multiple_of(MOST_LANES).min(F::CHUNK)
 }
 
 /// `2^u[t]` of the product, and the rest of y.

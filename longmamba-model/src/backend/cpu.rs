@@ -178,19 +178,10 @@ impl Backend for CpuBackend {
         norm: &Norm<Self>,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<()> {
-        self.timed(
-            rows,
-            "norm",
-            [x.width, 0, 0],
-            profile::rows(rows, 4 * x.width, 0, 2 * x.width),
-            || {
-                let (x, out) = (x.rows(rows)?, out.rows(rows)?);
-                match &norm.bias {
-                    None => Ok(self.cpu.rms_norm(x, &norm.weight, norm.eps, out)?),
-                    Some(bias) => Ok(self.cpu.layer_norm(x, &norm.weight, bias, norm.eps, out)?),
-                }
-            },
-        )
+        self.timed(rows, "norm", [x.width, 0, 0], profile::norm(rows, x.width), || {
+            let normed = products::normed(x.rows(rows)?, norm)?;
+            Ok(self.cpu.normed(normed, out.rows(rows)?)?)
+        })
     }
 
     fn project(
@@ -365,7 +356,7 @@ impl Backend for CpuBackend {
             rows,
             "gated_norm",
             [y.width, group, 0],
-            profile::rows(rows, 5 * y.width, y.width, 3 * y.width),
+            profile::gated_norm(rows, y.width),
             || {
                 let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);
                 Ok(self.cpu.gated_rms_norm(y, z, &norm.weight, group, norm.eps, out)?)

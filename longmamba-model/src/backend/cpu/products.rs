@@ -3,8 +3,16 @@
 use super::{Buffer, CpuBackend, CpuMatrix, profile};
 use crate::Result;
 use crate::backend::{Columns, ColumnsMut, Linear, Norm};
-use longmamba_core::{AnyView, DType};
+use longmamba_core::{AnyView, DType, View};
 use longmamba_cpu::{Accumulate, Normed, Scratch};
+
+/// The rows that a norm makes of those of `x`.
+pub(super) fn normed<'a>(x: View<'a, f32, 2>, norm: &'a Norm<CpuBackend>) -> Result<Normed<'a>> {
+    Ok(match &norm.bias {
+        None => Normed::rms(x, &norm.weight, norm.eps)?,
+        Some(bias) => Normed::layer(x, &norm.weight, bias, norm.eps)?,
+    })
+}
 
 impl CpuBackend {
     /// [`Backend::project`](crate::Backend::project)
@@ -69,16 +77,10 @@ impl CpuBackend {
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
         let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
-        let work = profile::rows(rows, 4 * x.width, 0, 2 * x.width);
         let sizes = [linear.inputs, linear.outputs, 0];
-        let work = work + profile::linear(rows, linear, self.rounds);
+        let work = profile::norm(rows, x.width) + profile::linear(rows, linear, self.rounds);
         self.timed(rows, "norm_project", sizes, work, || {
-            let x = x.rows(rows)?;
-            let normed = match &norm.bias {
-                None => Normed::rms(x, &norm.weight, norm.eps)?,
-                Some(bias) => Normed::layer(x, &norm.weight, bias, norm.eps)?,
-            };
-            let out = out.rows(rows)?;
+            let (normed, out) = (normed(x.rows(rows)?, norm)?, out.rows(rows)?);
             Ok(self.cpu.matmul_normed_bf16(normed, w, out, Accumulate::No, scratch)?)
         })?;
         Ok(true)
@@ -98,8 +100,7 @@ impl CpuBackend {
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
         let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
-        let work = profile::rows(rows, 5 * y.width, y.width, 3 * y.width);
-        let work = work + profile::linear(rows, linear, self.rounds);
+        let work = profile::gated_norm(rows, y.width) + profile::linear(rows, linear, self.rounds);
         let sizes = [linear.inputs, linear.outputs, group];
         self.timed(rows, "gated_norm_project", sizes, work, || {
             let (y, z, out) = (y.rows(rows)?, z.rows(rows)?, out.rows(rows)?);

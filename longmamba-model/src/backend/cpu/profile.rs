@@ -95,7 +95,17 @@ pub(super) fn rows(rows: usize, flops: usize, exps: usize, floats: usize) -> Wor
     Work { flops: count(flops), exps: count(exps), bytes, resident: bytes, ..Work::default() }
 }
 
-/// The same, and a state of so many floats that is read and written. From layer to layer it is another, so that
+/// A norm of rows of so many columns.
+pub(super) fn norm(count: usize, width: usize) -> Work {
+    rows(count, 4 * width, 0, 2 * width)
+}
+
+/// The same of gated values.
+pub(super) fn gated_norm(count: usize, width: usize) -> Work {
+    rows(count, 5 * width, width, 3 * width)
+}
+
+/// The same as [`rows`], and a state of so many floats that is read and written. From layer to layer it is another, so that
 /// it comes from memory in a step.
 pub(super) fn with_state(work: Work, floats: usize) -> Work {
     Work { streamed: 8.0 * floats as f64, ..work }
