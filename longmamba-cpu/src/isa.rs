@@ -25,6 +25,13 @@ use std::fmt;
 /// Lanes of the longest vector.
 pub(crate) const MOST_LANES: usize = 16;
 
+/// Bytes of a cache line.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// How far ahead memory is asked for by who reads much of it in order: as much as comes within the time that it
+/// takes to come. By itself a Zen 3 core asks for too little; half or twice as much is as good.
+const AHEAD: usize = 4096;
+
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IsaKind {
@@ -259,8 +266,14 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         unsafe { self.store_pairs_ptr(v, dst.as_mut_ptr()) }
     }
 
+    /// The first and the second of each pair.
+    fn widen(self, a: Self::P) -> [Self::V; 2];
+
     /// `sum + a₁·b₁ + a₀·b₀`, rounded after each addition; subnormal values may count as 0.
-    fn dot_pairs(self, a: Self::P, b: Self::P, sum: Self::V) -> Self::V;
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::P, b: Self::P, sum: Self::V) -> Self::V {
+        dot_widened(self, a, b, sum)
+    }
 
     /// Overwrites all of `dst`, at most `LANES` elements, with the first lanes, rounded to nearest, ties to
     /// even. Subnormal values may become 0.
@@ -356,10 +369,16 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         let _ = address;
     }
 
+    /// Asks for what lies [`AHEAD`] bytes after `address`, which someone who reads on from here will need.
+    #[inline(always)]
+    fn ask_ahead<T>(self, address: *const T) {
+        self.prefetch(address.wrapping_byte_add(AHEAD));
+    }
+
     /// Asks for every cache line of `row`.
     #[inline(always)]
     fn prefetch_row(self, row: &[f32]) {
-        for line in (0..row.len()).step_by(16) {
+        for line in (0..row.len()).step_by(LINE_BYTES / size_of::<f32>()) {
             self.prefetch(row.as_ptr().wrapping_add(line));
         }
     }
@@ -369,6 +388,13 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     fn zero(self) -> Self::V {
         self.splat(0.0)
     }
+}
+
+/// [`Isa::dot_pairs`] where no instruction does it.
+#[inline(always)]
+fn dot_widened<I: Isa>(isa: I, a: I::P, b: I::P, sum: I::V) -> I::V {
+    let ([a0, a1], [b0, b1]) = (isa.widen(a), isa.widen(b));
+    isa.fma(a0, b0, isa.fma(a1, b1, sum))
 }
 
 /// Whether `slice` has `lanes` rows of `lanes` elements, `stride` apart.

@@ -19,6 +19,7 @@ mod weights;
 
 use crate::check;
 use crate::dispatch::{Block, Cpu, Scratch, Slots, parallel, pieces};
+use crate::isa::tile::Floats;
 use crate::isa::{IsaKind, Pair};
 use crate::norm::Normed;
 use crate::quantized::Quantized;
@@ -26,9 +27,10 @@ use crate::widen::Weight;
 use codes::{Codes, Nibbles};
 use decode::Decode;
 use half::bf16;
-use longmamba_core::{AnyView, Layout, Result, View, ViewMut};
+use longmamba_core::{AnyView, DType, Layout, Result, View, ViewMut};
 use operand::Operand;
 pub use packed::Packed;
+use packed::Widened;
 use prefill::Prefill;
 use round::{Round, Rows};
 use weights::{Dense, Dots, Panels};
@@ -153,11 +155,11 @@ impl Cpu {
         Ok(())
     }
 
-    /// As [`matmul`](Cpu::matmul), with rearranged weights of type `f32`. Here a row's result never depends on the
-    /// number of rows.
+    /// As [`matmul`](Cpu::matmul), with rearranged weights; those in `bf16` are widened on the way. Here a row's
+    /// result never depends on the number of rows.
     ///
     /// # Errors
-    /// As [`matmul`](Cpu::matmul); [`Error::DType`](longmamba_core::Error::DType) for other weights.
+    /// As [`matmul`](Cpu::matmul).
     pub fn matmul_packed(
         &self,
         x: View<'_, f32, 2>,
@@ -166,12 +168,23 @@ impl Cpu {
         accumulate: Accumulate,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let panels = w.floats()?;
         let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        let (x, room) = spread(*self, x, 0, scratch)?;
-        Prefill::run(*self, x, panels, out, accumulate, room);
+        match w.dtype() {
+            DType::F32 => {
+                let (x, room) = spread(*self, x, 0, scratch)?;
+                Prefill::run(*self, x, w.floats()?, out, accumulate, room);
+            }
+            _ if x.shape()[0] < PREFILL_ROWS => {
+                let (x, room) = neighbours(*self, x, scratch)?;
+                Prefill::run(*self, x, w.pairs()?, out, accumulate, room);
+            }
+            _ => {
+                let (x, room) = spread(*self, x, prefill::panel_len(x.shape()[1]), scratch)?;
+                Prefill::run(*self, x, Widened(w.pairs()?), out, accumulate, room);
+            }
+        }
         Ok(())
     }
 
@@ -294,6 +307,26 @@ fn spread<'a>(
     let (copy, panels) = scratch.room_and_slots(rows * stride, threads, panel_len);
     cpu.copy(x, ViewMut::with_layout(copy, layout)?)?;
     Ok((View::with_layout(copy, layout)?, panels))
+}
+
+/// x with neighbours side by side, a zero beside the last where their number is odd, and no room for panels.
+fn neighbours<'a>(
+    cpu: Cpu,
+    x: View<'a, f32, 2>,
+    scratch: &'a mut Scratch,
+) -> Result<(View<'a, Floats, 2>, Slots<'a, Pair>)> {
+    let ([rows, inputs], [stride, _]) = (x.shape(), x.layout().strides());
+    let pairs = inputs.div_ceil(2);
+    if inputs.is_multiple_of(2) && stride.is_multiple_of(2) {
+        let layout = Layout::strided([rows, pairs], [stride / 2, 1])?;
+        return Ok((View::with_layout(x.data().as_chunks().0, layout)?, Slots::none()));
+    }
+    let stride = 2 * pairs;
+    let copy: &mut [f32] = scratch.room_and_slots(rows * stride, 0, 0).0;
+    cpu.copy(x, ViewMut::with_layout(&mut *copy, Layout::strided([rows, inputs], [stride, 1])?)?)?;
+    copy.chunks_exact_mut(stride).for_each(|row| row[inputs..].fill(0.0));
+    let layout = Layout::strided([rows, pairs], [stride / 2, 1])?;
+    Ok((View::with_layout(copy.as_chunks().0, layout)?, Slots::none()))
 }
 
 /// x `[rows, inputs]` in pairs, and room for panels of so many. A thread is worth some 10 µs: rows of so many

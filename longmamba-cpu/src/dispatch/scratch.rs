@@ -78,6 +78,11 @@ pub(crate) struct Slots<'a, T> {
 }
 
 impl<'a, T> Slots<'a, T> {
+    /// For work that needs none.
+    pub(crate) fn none() -> Self {
+        Slots { memory: &mut [], len: 0 }
+    }
+
     /// Cuts off `count` slots of at least `len` elements.
     fn cut(memory: &'a mut [T], count: usize, len: usize) -> (Self, &'a mut [T]) {
         let len = len.next_multiple_of(LINE);

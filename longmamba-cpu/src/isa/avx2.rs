@@ -229,13 +229,13 @@ unsafe impl Isa for Avx2 {
         unsafe { _mm256_storeu_si256(dst.cast(), v) }
     }
     #[inline(always)]
-    fn dot_pairs(self, a: __m256i, b: __m256i, sum: __m256) -> __m256 {
+    fn widen(self, a: __m256i) -> [__m256; 2] {
         op!({
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            let (a1, b1) = (_mm256_and_si256(a, high), _mm256_and_si256(b, high));
-            let (a0, b0) = (_mm256_slli_epi32::<16>(a), _mm256_slli_epi32::<16>(b));
-            let sum = _mm256_fmadd_ps(_mm256_castsi256_ps(a1), _mm256_castsi256_ps(b1), sum);
-            _mm256_fmadd_ps(_mm256_castsi256_ps(a0), _mm256_castsi256_ps(b0), sum)
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)),
+                _mm256_castsi256_ps(_mm256_and_si256(a, high)),
+            ]
         })
     }
     #[inline(always)]

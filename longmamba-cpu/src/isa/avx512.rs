@@ -1,6 +1,6 @@
 //! AVX-512: sixteen lanes, thirty-two registers.
 
-use super::{Isa, IsaKind, Pair, avx2::transpose8};
+use super::{Isa, IsaKind, Pair, avx2::transpose8, dot_widened};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -288,6 +288,16 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { _mm512_storeu_si512(dst.cast(), v) }
     }
     #[inline(always)]
+    fn widen(self, a: __m512i) -> [__m512; 2] {
+        op!({
+            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            [
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
+                _mm512_castsi512_ps(_mm512_and_si512(a, high)),
+            ]
+        })
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: __m512i, b: __m512i, sum: __m512) -> __m512 {
         if BF16 {
             // SAFETY: vectors of the same size; `self` proves AVX-512 BF16.
@@ -296,13 +306,7 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
                 return _mm512_dpbf16_ps(sum, a, transmute::<__m512i, __m512bh>(b));
             }
         }
-        op!({
-            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            let (a1, b1) = (_mm512_and_si512(a, high), _mm512_and_si512(b, high));
-            let (a0, b0) = (_mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b));
-            let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a1), _mm512_castsi512_ps(b1), sum);
-            _mm512_fmadd_ps(_mm512_castsi512_ps(a0), _mm512_castsi512_ps(b0), sum)
-        })
+        dot_widened(self, a, b, sum)
     }
     #[inline(always)]
     fn store_rounded(self, v: __m512, dst: &mut [bf16]) {

@@ -228,13 +228,10 @@ unsafe impl Isa for Neon {
         unsafe { vst1q_u8(dst.cast(), vreinterpretq_u8_u32(v)) }
     }
     #[inline(always)]
-    fn dot_pairs(self, a: uint32x4_t, b: uint32x4_t, sum: float32x4_t) -> float32x4_t {
+    fn widen(self, a: uint32x4_t) -> [float32x4_t; 2] {
         op!({
-            let high = vdupq_n_u32(0xffff_0000);
-            let (a1, b1) = (vandq_u32(a, high), vandq_u32(b, high));
-            let (a0, b0) = (vshlq_n_u32::<16>(a), vshlq_n_u32::<16>(b));
-            let sum = vfmaq_f32(sum, vreinterpretq_f32_u32(a1), vreinterpretq_f32_u32(b1));
-            vfmaq_f32(sum, vreinterpretq_f32_u32(a0), vreinterpretq_f32_u32(b0))
+            let second = vandq_u32(a, vdupq_n_u32(0xffff_0000));
+            [vreinterpretq_f32_u32(vshlq_n_u32::<16>(a)), vreinterpretq_f32_u32(second)]
         })
     }
     #[inline(always)]

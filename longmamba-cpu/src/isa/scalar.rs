@@ -103,10 +103,9 @@ unsafe impl Isa for Scalar {
         unsafe { dst.cast::<[Pair; 4]>().write_unaligned(v) }
     }
     #[inline(always)]
-    fn dot_pairs(self, a: [Pair; 4], b: [Pair; 4], sum: V) -> V {
+    fn widen(self, a: [Pair; 4]) -> [V; 2] {
         let wide = |v: bf16| f32::from_bits(u32::from(v.to_bits()) << 16);
-        let sum = lanes!(i => sum[i] + wide(a[i][1]) * wide(b[i][1]));
-        lanes!(i => sum[i] + wide(a[i][0]) * wide(b[i][0]))
+        [lanes!(i => wide(a[i][0])), lanes!(i => wide(a[i][1]))]
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {

@@ -137,6 +137,9 @@ fn pairs<I: Isa>(isa: I) {
     let (va, vb) = unsafe { (isa.load_pairs_ptr(a.as_ptr()), isa.load_pairs_ptr(b.as_ptr())) };
     let sum = isa.splat(100.0);
     check(isa, "dot_pairs", isa.dot_pairs(va, vb, sum), |i| dot(a[i], b[i]) + 100.0);
+    let [first, second] = isa.widen(va);
+    check(isa, "first of widen", first, |i| a[i][0].to_f32());
+    check(isa, "second of widen", second, |i| a[i][1].to_f32());
     let same = isa.dot_pairs(isa.splat_pair(a[3]), vb, sum);
     check(isa, "splat_pair", same, |i| dot(a[3], b[i]) + 100.0);
     for n in 0..=2 * I::LANES {

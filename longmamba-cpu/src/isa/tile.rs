@@ -13,92 +13,11 @@
 //! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k, and meets
 //! `out` at the end (see [`Ending`]): how the rows and columns are cut into tiles cannot be seen in the result.
 
-use super::{Isa, IsaKind, Pair, Word};
+mod factor;
+
+use super::{Isa, IsaKind, LINE_BYTES};
 use crate::dispatch::Block;
-use half::bf16;
-
-/// What the factors are made of: floats, or pairs of neighbours in k, whose two products go to one sum.
-pub(crate) trait Factor: Word + Send + Sync {
-    /// 0, and also what stands in for a missing neighbour.
-    const ZERO: Self;
-    /// A vector of them.
-    type Vector<I: Isa>: Copy;
-
-    /// `self` in every lane.
-    fn splat<I: Isa>(self, isa: I) -> Self::Vector<I>;
-
-    /// Reads a vector.
-    ///
-    /// # Safety
-    /// `src` must be valid for reading `LANES` elements. No alignment is needed.
-    unsafe fn load_ptr<I: Isa>(isa: I, src: *const Self) -> Self::Vector<I>;
-
-    /// The first `LANES` elements of `src`.
-    ///
-    /// # Panics
-    /// Where `src` is shorter.
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, src: &[Self]) -> Self::Vector<I> {
-        assert!(src.len() >= I::LANES);
-        // SAFETY: `src` has at least `LANES` elements.
-        unsafe { Self::load_ptr(isa, src.as_ptr()) }
-    }
-
-    /// All of `src`, at most `LANES` elements; the other lanes are zero.
-    ///
-    /// # Panics
-    /// Where `src` is longer than a vector.
-    fn load_part<I: Isa>(isa: I, src: &[Self]) -> Self::Vector<I>;
-
-    /// `sum + a · b`
-    fn multiply_add<I: Isa>(isa: I, a: Self::Vector<I>, b: Self::Vector<I>, sum: I::V) -> I::V;
-}
-
-impl Factor for f32 {
-    const ZERO: f32 = 0.0;
-    type Vector<I: Isa> = I::V;
-
-    #[inline(always)]
-    fn splat<I: Isa>(self, isa: I) -> I::V {
-        isa.splat(self)
-    }
-    #[inline(always)]
-    unsafe fn load_ptr<I: Isa>(isa: I, src: *const f32) -> I::V {
-        // SAFETY: the caller vouches.
-        unsafe { isa.load_ptr(src) }
-    }
-    #[inline(always)]
-    fn load_part<I: Isa>(isa: I, src: &[f32]) -> I::V {
-        isa.load_part(src)
-    }
-    #[inline(always)]
-    fn multiply_add<I: Isa>(isa: I, a: I::V, b: I::V, sum: I::V) -> I::V {
-        isa.fma(a, b, sum)
-    }
-}
-
-impl Factor for Pair {
-    const ZERO: Pair = [bf16::ZERO; 2];
-    type Vector<I: Isa> = I::P;
-
-    #[inline(always)]
-    fn splat<I: Isa>(self, isa: I) -> I::P {
-        isa.splat_pair(self)
-    }
-    #[inline(always)]
-    unsafe fn load_ptr<I: Isa>(isa: I, src: *const Pair) -> I::P {
-        // SAFETY: the caller vouches.
-        unsafe { isa.load_pairs_ptr(src) }
-    }
-    #[inline(always)]
-    fn load_part<I: Isa>(isa: I, src: &[Pair]) -> I::P {
-        isa.load_pairs_part(src.as_flattened())
-    }
-    #[inline(always)]
-    fn multiply_add<I: Isa>(isa: I, a: I::P, b: I::P, sum: I::V) -> I::V {
-        isa.dot_pairs(a, b, sum)
-    }
-}
+pub(crate) use factor::{Factor, Floats, Meets};
 
 /// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k · depth_stride]`.
 #[derive(Clone, Copy)]
@@ -147,6 +66,12 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
         }
 }
 
+/// Steps of k between looking whether there are more.
+const UNROLLED: usize = 4;
+
+/// Tiles of so few rows wait for `right` to come from memory.
+const FEW: usize = 4;
+
 /// The widest tile of all instruction sets.
 const MAX_COLUMNS: usize = 32;
 
@@ -156,9 +81,9 @@ const MAX_COLUMNS: usize = 32;
 /// # Panics
 /// Where `left` or `right` is too short for the shape of `out`, or a row of `out` is not contiguous.
 #[inline(always)]
-pub(crate) fn multiply<I: Isa, F: Factor>(
+pub(crate) fn multiply<I: Isa, L: Meets<F>, F: Factor>(
     isa: I,
-    left: Left<'_, F>,
+    left: Left<'_, L>,
     right: Right<'_, F>,
     depth: usize,
     out: &mut Block<'_, f32, 2>,
@@ -195,14 +120,14 @@ fn offset(i: usize, row: usize, k: usize, step: usize) -> Option<usize> {
 
 /// The arguments of [`multiply`] after its checks: every element of `left` and `right` that the shape
 /// of the result asks for is inside its slice. The unsafe methods rely on that for the same result.
-struct Product<'a, F, E> {
-    left: Left<'a, F>,
+struct Product<'a, L, F, E> {
+    left: Left<'a, L>,
     right: Right<'a, F>,
     depth: usize,
     ending: E,
 }
 
-impl<F: Factor, E: Ending> Product<'_, F, E> {
+impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
     /// Cuts the columns into panels: `NV` vectors wide while at least half of that is left, then one.
     ///
     /// # Safety
@@ -296,14 +221,22 @@ impl<F: Factor, E: Ending> Product<'_, F, E> {
                 let strides = (left.row_stride, left.depth_stride);
                 if whole > 0 {
                     let r = right.data.as_ptr().add(column);
-                    sum::<I, F, MR, NV>(isa, l, strides, r, right.depth_stride, whole, &mut sums);
+                    sum::<I, L, F, MR, NV>(
+                        isa,
+                        l,
+                        strides,
+                        r,
+                        right.depth_stride,
+                        whole,
+                        &mut sums,
+                    );
                 }
                 for k in whole..depth {
                     let mut line = [F::ZERO; MAX_COLUMNS];
                     let from = k * right.depth_stride + column;
                     line[..width].copy_from_slice(&right.data[from..from + width]);
                     let l = l.add(k * left.depth_stride);
-                    sum::<I, F, MR, NV>(isa, l, strides, line.as_ptr(), 0, 1, &mut sums);
+                    sum::<I, L, F, MR, NV>(isa, l, strides, line.as_ptr(), 0, 1, &mut sums);
                 }
             }
         }
@@ -333,9 +266,9 @@ impl<F: Factor, E: Ending> Product<'_, F, E> {
 /// `l` must be valid for reading at `i · strides.0 + k · strides.1`, and `r` for reading `NV`
 /// vectors at `k · r_stride`, for all `i < MR` and `k < depth`.
 #[inline(always)]
-unsafe fn sum<I: Isa, F: Factor, const MR: usize, const NV: usize>(
+unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
     isa: I,
-    l: *const F,
+    l: *const L,
     strides: (usize, usize),
     r: *const F,
     r_stride: usize,
@@ -344,21 +277,60 @@ unsafe fn sum<I: Isa, F: Factor, const MR: usize, const NV: usize>(
 ) {
     // A copy of its own stays in registers whatever becomes of the sums afterwards.
     let mut running = *sums;
-    for k in 0..depth {
-        let mut right = [F::ZERO.splat(isa); NV];
-        for (v, right) in right.iter_mut().enumerate() {
-            // SAFETY: the caller vouches.
-            *right = unsafe { F::load_ptr(isa, r.add(k * r_stride + v * I::LANES)) };
-        }
-        for (i, sums) in running.iter_mut().enumerate() {
-            // SAFETY: the caller vouches.
-            let left = unsafe { *l.add(i * strides.0 + k * strides.1) }.splat(isa);
-            for (sum, &right) in sums.iter_mut().zip(&right) {
-                *sum = F::multiply_add(isa, left, right, *sum);
+    let (mut l, mut r) = (l, r);
+    let mut left = depth;
+    while left >= UNROLLED {
+        for j in 0..UNROLLED {
+            // SAFETY: the caller vouches for `depth` steps, of which these are the next.
+            unsafe {
+                let (l, r) = (l.add(j * strides.1), r.add(j * r_stride));
+                step::<I, L, F, MR, NV>(isa, l, strides.0, r, &mut running);
             }
+        }
+        l = l.wrapping_add(UNROLLED * strides.1);
+        r = r.wrapping_add(UNROLLED * r_stride);
+        left -= UNROLLED;
+    }
+    for j in 0..left {
+        // SAFETY: as above.
+        unsafe {
+            let (l, r) = (l.add(j * strides.1), r.add(j * r_stride));
+            step::<I, L, F, MR, NV>(isa, l, strides.0, r, &mut running);
         }
     }
     *sums = running;
+}
+
+/// One k of [`sum`].
+///
+/// # Safety
+/// As there, with `l` and `r` at this k.
+#[inline(always)]
+unsafe fn step<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
+    isa: I,
+    l: *const L,
+    row_stride: usize,
+    r: *const F,
+    sums: &mut [[I::V; NV]; MR],
+) {
+    let mut right = [F::ZERO.splat(isa); NV];
+    for (v, right) in right.iter_mut().enumerate() {
+        // SAFETY: the caller vouches.
+        unsafe {
+            let r = r.add(v * I::LANES);
+            *right = F::load_ptr(isa, r);
+            if const { MR <= FEW } && (v * I::LANES * size_of::<F>()).is_multiple_of(LINE_BYTES) {
+                isa.ask_ahead(r);
+            }
+        }
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches.
+        let left = unsafe { L::splat_ptr(isa, l.add(i * row_stride)) };
+        for (sum, &right) in sums.iter_mut().zip(&right) {
+            *sum = L::multiply_add(isa, left, right, *sum);
+        }
+    }
 }
 
 #[cfg(test)]

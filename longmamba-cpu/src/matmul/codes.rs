@@ -126,6 +126,7 @@ impl Codes<'_> {
         let mut chunk = 0;
         while chunk < whole {
             let codes = &codes[chunk * C::BYTES..][..C::BYTES];
+            isa.ask_ahead(codes.as_ptr());
             let mut parts = [[isa.zero(); 2]; ROWS];
             add_chunk::<I, C, ROWS>(isa, codes, &xs, chunk * CHUNK, &mut parts);
             scale_parts(isa, scales[chunk], &parts, &mut sums);
@@ -196,6 +197,7 @@ impl Dots<Pair> for Nibbles<'_> {
         let mut chunk = 0;
         while chunk < whole {
             let codes = &codes[chunk * Int4::BYTES..][..Int4::BYTES];
+            isa.ask_ahead(codes.as_ptr());
             let mut parts = [[isa.zero(); 2]; ROWS];
             add_nibbles(isa, codes, &xs, chunk * pairs, &mut parts);
             scale_parts(isa, scales[chunk], &parts, &mut sums);

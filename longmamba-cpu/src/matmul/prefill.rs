@@ -8,12 +8,16 @@ use super::PREFILL_ROWS;
 use super::weights::Panels;
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
-use crate::isa::tile::{Add, Factor, Left, Right, multiply};
+use crate::isa::tile::{Add, Factor, Left, Meets, Right, multiply};
 use crate::isa::{Isa, MOST_LANES};
 use longmamba_core::View;
 
-/// The longest stretch of a panel, in factors: 128 KiB with the widest tile.
+/// The longest stretch of a panel, in words of four bytes of x: 128 KiB with the widest tile.
 const DEPTH: usize = 1024;
+
+/// Stretches are whole multiples of so many words of x: two of the longest vectors, so that they are the same on
+/// every instruction set, and for floats that meet pairs.
+const STEP: usize = 2 * MOST_LANES;
 
 /// Outputs to a unit of work: a multiple of every instruction set's tile, so that threads do not
 /// share one.
@@ -26,10 +30,10 @@ const ROWS: usize = 12;
 const ROWS_PER_THREAD: usize = 96;
 
 /// The arguments of one thread: some of the outputs, or some of the rows.
-pub(super) struct Prefill<'a, W, F> {
+pub(super) struct Prefill<'a, W, L, F> {
     cpu: Cpu,
     /// `[rows, inputs]`, as factors.
-    x: View<'a, F, 2>,
+    x: View<'a, L, 2>,
     /// `[outputs, inputs]`
     w: W,
     /// `[rows, outputs]`
@@ -57,11 +61,11 @@ pub(super) fn panel_len(depth: usize) -> usize {
     OUTPUTS * depth.min(DEPTH).next_multiple_of(MOST_LANES)
 }
 
-impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
+impl<'a, W: Panels<F>, L: Meets<F>, F: Factor> Prefill<'a, W, L, F> {
     /// Runs it on all threads. There must be a panel for each.
     pub(super) fn run(
         cpu: Cpu,
-        x: View<'a, F, 2>,
+        x: View<'a, L, 2>,
         w: W,
         out: Block<'a, f32, 2>,
         accumulate: bool,
@@ -88,7 +92,7 @@ impl<'a, W: Panels<F>, F: Factor> Prefill<'a, W, F> {
     }
 }
 
-impl<W: Panels<F>, F: Factor> Divide for Prefill<'_, W, F> {
+impl<W: Panels<F>, L: Meets<F>, F: Factor> Divide for Prefill<'_, W, L, F> {
     fn units(&self) -> usize {
         let [rows, outputs] = self.out.shape();
         if self.by_rows { rows.div_ceil(ROWS) } else { outputs.div_ceil(OUTPUTS) }
@@ -117,7 +121,7 @@ impl<W: Panels<F>, F: Factor> Divide for Prefill<'_, W, F> {
 /// to each panel anew.
 const ROW_BLOCK: usize = 528;
 
-impl<W: Panels<F>, F: Factor> Kernel for Prefill<'_, W, F> {
+impl<W: Panels<F>, L: Meets<F>, F: Factor> Kernel for Prefill<'_, W, L, F> {
     type Out = ();
 
     #[inline(always)]
@@ -135,18 +139,20 @@ impl<W: Panels<F>, F: Factor> Kernel for Prefill<'_, W, F> {
 
 /// The product of some rows: panel after panel, each for all of them.
 #[inline(always)]
-fn product<I: Isa, W: Panels<F>, F: Factor>(
+fn product<I: Isa, W: Panels<F>, L: Meets<F>, F: Factor>(
     isa: I,
     panel: &mut [F],
-    x: View<'_, F, 2>,
+    x: View<'_, L, 2>,
     w: W,
     mut rest: Block<'_, f32, 2>,
     accumulate: bool,
 ) {
     let [_, depth] = x.shape();
     let columns = w.columns::<I>();
-    // Stretches of equal length, in whole vectors.
-    let stretch = depth.div_ceil(depth.div_ceil(DEPTH)).next_multiple_of(I::LANES);
+    // Stretches of equal length.
+    let words = size_of::<L>() / size_of::<f32>();
+    let count = depth.div_ceil(DEPTH / words);
+    let stretch = depth.div_ceil(count).next_multiple_of(STEP / words);
     let mut output = 0;
     while rest.shape()[1] > 0 {
         let count = columns.min(rest.shape()[1]);

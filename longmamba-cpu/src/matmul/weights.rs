@@ -3,8 +3,8 @@
 
 use super::operand::Operand;
 use crate::check;
-use crate::isa::Isa;
 use crate::isa::tile::{Factor, tile_columns};
+use crate::isa::{Isa, LINE_BYTES};
 use crate::widen::Weight;
 use longmamba_core::View;
 
@@ -97,7 +97,11 @@ impl<T: Weight, F: Operand<T>> Dots<F> for Dense<'_, T> {
             let mut chain = 0;
             while chain < CHAINS {
                 let at = k + chain * I::LANES;
-                let weights = F::load_weights(isa, &w[at * F::INPUTS..][..I::LANES * F::INPUTS]);
+                let weights = &w[at * F::INPUTS..][..I::LANES * F::INPUTS];
+                if (chain * size_of_val(weights)).is_multiple_of(LINE_BYTES) {
+                    isa.ask_ahead(weights.as_ptr());
+                }
+                let weights = F::load_weights(isa, weights);
                 for (sums, x) in sums.iter_mut().zip(&xs) {
                     let x = F::load(isa, &x[at..at + I::LANES]);
                     sums[chain] = F::multiply_add(isa, weights, x, sums[chain]);

@@ -65,14 +65,9 @@ impl Backend for CpuBackend {
 
     fn own(&self, weight: &CpuMatrix, purpose: Purpose) -> Result<Option<CpuMatrix>> {
         let CpuMatrix::InPlace(tensor) = weight else { return Ok(Some(weight.clone())) };
-        // Of `bf16` there are panels of pairs, which exact products do not take; of `f16` none.
-        let packs = match tensor.dtype() {
-            DType::F32 => true,
-            DType::BF16 => self.rounds,
-            DType::F16 => false,
-        };
         let bytes = tensor.bytes().len();
-        if packs && purpose == Purpose::Products && bytes >= self.packed_from {
+        if tensor.dtype() != DType::F16 && purpose == Purpose::Products && bytes >= self.packed_from
+        {
             return self.run(|| matrix::packed(self.cpu, tensor));
         }
         match bytes {

@@ -63,14 +63,6 @@ impl CpuMatrix {
         }
     }
 
-    /// Weights that take activations rounded to `bf16`, in whatever way those come.
-    pub(super) fn pairs(&self) -> Option<&Packed> {
-        match self {
-            CpuMatrix::Packed(packed) if packed.dtype() == DType::BF16 => Some(packed),
-            _ => None,
-        }
-    }
-
     /// Whether activations may be rounded to `bf16` where they meet it: its weights have no more precision.
     pub(super) fn is_rounded(&self) -> bool {
         match self {

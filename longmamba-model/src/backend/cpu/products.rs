@@ -4,7 +4,7 @@ use super::{Buffer, CpuBackend, CpuMatrix, profile};
 use crate::Result;
 use crate::backend::{Columns, ColumnsMut, Linear, Norm};
 use longmamba_core::{AnyView, DType, View};
-use longmamba_cpu::{Accumulate, Normed, Scratch};
+use longmamba_cpu::{Accumulate, Normed, Packed, Scratch};
 
 /// The rows that a norm makes of those of `x`.
 pub(super) fn normed<'a>(x: View<'a, f32, 2>, norm: &'a Norm<CpuBackend>) -> Result<Normed<'a>> {
@@ -15,6 +15,14 @@ pub(super) fn normed<'a>(x: View<'a, f32, 2>, norm: &'a Norm<CpuBackend>) -> Res
 }
 
 impl CpuBackend {
+    /// The weights of a map that takes activations rounded to `bf16`, in whatever way those come.
+    fn rounded_pairs<'a>(&self, linear: &'a Linear<Self>) -> Option<&'a Packed> {
+        match &linear.weight {
+            CpuMatrix::Packed(w) if self.rounds && w.dtype() == DType::BF16 => Some(w),
+            _ => None,
+        }
+    }
+
     /// [`Backend::project`](crate::Backend::project)
     pub(super) fn product(
         &self,
@@ -51,10 +59,10 @@ impl CpuBackend {
                         cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch)
                     }
                     CpuMatrix::Quantized(w) => cpu.matmul_quantized(x, w, out, accumulate, scratch),
-                    CpuMatrix::Packed(w) => match w.dtype() {
-                        DType::F32 => cpu.matmul_packed(x, w, out, accumulate, scratch),
-                        _ => cpu.matmul_packed_bf16(x, w, out, accumulate, scratch),
-                    },
+                    CpuMatrix::Packed(w) if rounds && w.dtype() == DType::BF16 => {
+                        cpu.matmul_packed_bf16(x, w, out, accumulate, scratch)
+                    }
+                    CpuMatrix::Packed(w) => cpu.matmul_packed(x, w, out, accumulate, scratch),
                     CpuMatrix::InPlace(tensor) => match tensor.any_view()? {
                         AnyView::BF16(w) if rounds => {
                             cpu.matmul_bf16(x, w, out, accumulate, scratch)
@@ -76,7 +84,7 @@ impl CpuBackend {
         linear: &Linear<Self>,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
-        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
+        let (Some(w), None) = (self.rounded_pairs(linear), &linear.bias) else { return Ok(false) };
         let sizes = [linear.inputs, linear.outputs, 0];
         let work = profile::norm(rows, x.width) + profile::linear(rows, linear, self.rounds);
         self.timed(rows, "norm_project", sizes, work, || {
@@ -99,7 +107,7 @@ impl CpuBackend {
         linear: &Linear<Self>,
         mut out: ColumnsMut<'_, Buffer>,
     ) -> Result<bool> {
-        let (Some(w), None) = (linear.weight.pairs(), &linear.bias) else { return Ok(false) };
+        let (Some(w), None) = (self.rounded_pairs(linear), &linear.bias) else { return Ok(false) };
         let work = profile::gated_norm(rows, y.width) + profile::linear(rows, linear, self.rounds);
         let sizes = [linear.inputs, linear.outputs, group];
         self.timed(rows, "gated_norm_project", sizes, work, || {
