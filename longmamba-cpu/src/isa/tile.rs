@@ -66,8 +66,15 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
         }
 }
 
-/// Steps of k between looking whether there are more.
-const UNROLLED: usize = 4;
+/// Steps of k between looking whether there are more. They save instructions, for which a multiply-add of 16 lanes
+/// leaves time enough; and there the compiler would load the values of all four steps first, for which there are
+/// no registers.
+const fn unrolled<I: Isa>() -> usize {
+    match I::KIND {
+        IsaKind::Avx2 => 4,
+        IsaKind::Scalar | IsaKind::Neon | IsaKind::Avx512 | IsaKind::Avx512Bf16 => 1,
+    }
+}
 
 /// Tiles of so few rows wait for `right` to come from memory.
 const FEW: usize = 4;
@@ -279,17 +286,18 @@ unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
     let mut running = *sums;
     let (mut l, mut r) = (l, r);
     let mut left = depth;
-    while left >= UNROLLED {
-        for j in 0..UNROLLED {
+    let steps = const { unrolled::<I>() };
+    while left >= steps {
+        for j in 0..steps {
             // SAFETY: the caller vouches for `depth` steps, of which these are the next.
             unsafe {
                 let (l, r) = (l.add(j * strides.1), r.add(j * r_stride));
                 step::<I, L, F, MR, NV>(isa, l, strides.0, r, &mut running);
             }
         }
-        l = l.wrapping_add(UNROLLED * strides.1);
-        r = r.wrapping_add(UNROLLED * r_stride);
-        left -= UNROLLED;
+        l = l.wrapping_add(steps * strides.1);
+        r = r.wrapping_add(steps * r_stride);
+        left -= steps;
     }
     for j in 0..left {
         // SAFETY: as above.
