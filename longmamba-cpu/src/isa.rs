@@ -29,7 +29,8 @@ pub(crate) const MOST_LANES: usize = 16;
 pub(crate) const LINE_BYTES: usize = 64;
 
 /// How far ahead memory is asked for by who reads much of it in order: as much as comes within the time that it
-/// takes to come. By itself a Zen 3 core asks for too little; half or twice as much is nearly as good.
+/// takes to come. By itself a Zen 3 core asks for too little; half or twice as much is nearly as good
+/// (`benches/record/2026-11-29-cpu-zen3.md`).
 const AHEAD: usize = 2048;
 
 /// An instruction set that the kernels are compiled for.

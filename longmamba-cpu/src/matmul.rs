@@ -30,7 +30,6 @@ use half::bf16;
 use longmamba_core::{AnyView, DType, Layout, Result, View, ViewMut};
 use operand::Operand;
 pub use packed::Packed;
-use packed::Widened;
 use prefill::Prefill;
 use round::{Round, Rows};
 use weights::{Dense, Dots, Panels};
@@ -182,7 +181,7 @@ impl Cpu {
             }
             _ => {
                 let (x, room) = spread(*self, x, prefill::panel_len(x.shape()[1]), scratch)?;
-                Prefill::run(*self, x, Widened(w.pairs()?), out, accumulate, room);
+                Prefill::run(*self, x, w.pairs()?, out, accumulate, room);
             }
         }
         Ok(())

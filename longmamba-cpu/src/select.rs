@@ -2,12 +2,12 @@
 //! reported of Δ.
 
 use crate::dispatch::Block;
-use crate::isa::Isa;
+use crate::isa::{Isa, LINE_BYTES};
 use crate::math::delta;
 use longmamba_core::{ChannelStats, DtLimits, Result, View, ViewMut};
 
 /// Channels (heads in Mamba-2) that work is cut between: a cache line of floats, and a whole number of vectors.
-pub(crate) const LINE: usize = 16;
+pub(crate) const LINE: usize = LINE_BYTES / size_of::<f32>();
 
 /// The most tokens at a time: few enough for their Δ to be summed in `f32`, which also counts them
 /// exactly.

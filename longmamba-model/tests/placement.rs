@@ -99,6 +99,8 @@ fn only_large_linear_maps_are_packed() {
     let backend = CpuBackend::new(None).unwrap().packed_from(rows * columns * 2);
     assert!(packed(&backend, DType::F32, Purpose::Products));
     assert!(packed(&backend, DType::BF16, Purpose::Products));
+    assert!(packed(&backend.clone().rounded(), DType::BF16, Purpose::Products));
+    assert!(packed(&backend.clone().exact(), DType::BF16, Purpose::Products));
     assert!(!packed(&backend, DType::F16, Purpose::Products));
     assert!(!packed(&backend, DType::F32, Purpose::Rows));
     let backend = backend.packed_from(rows * columns * 2 + 1);

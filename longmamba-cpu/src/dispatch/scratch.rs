@@ -1,4 +1,4 @@
-use crate::isa::Pair;
+use crate::isa::{LINE_BYTES, Pair};
 use bytemuck::Zeroable;
 use longmamba_core::AlignedVec;
 
@@ -12,7 +12,7 @@ pub struct Scratch {
 }
 
 /// Elements in a cache line; slots start and end on one, so that threads do not share any.
-const LINE: usize = 16;
+const LINE: usize = LINE_BYTES / size_of::<f32>();
 
 impl Scratch {
     /// Empty; the first use allocates.

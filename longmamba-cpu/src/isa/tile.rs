@@ -285,9 +285,9 @@ unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
     // A copy of its own stays in registers whatever becomes of the sums afterwards.
     let mut running = *sums;
     let (mut l, mut r) = (l, r);
-    let mut left = depth;
+    let mut remaining = depth;
     let steps = const { unrolled::<I>() };
-    while left >= steps {
+    while remaining >= steps {
         for j in 0..steps {
             // SAFETY: the caller vouches for `depth` steps, of which these are the next.
             unsafe {
@@ -297,9 +297,9 @@ unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
         }
         l = l.wrapping_add(steps * strides.1);
         r = r.wrapping_add(steps * r_stride);
-        left -= steps;
+        remaining -= steps;
     }
-    for j in 0..left {
+    for j in 0..remaining {
         // SAFETY: as above.
         unsafe {
             let (l, r) = (l.add(j * strides.1), r.add(j * r_stride));

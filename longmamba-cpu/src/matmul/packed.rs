@@ -223,29 +223,10 @@ impl<F: Factor> Panels<F> for PackedPanels<'_, F> {
     }
 }
 
-/// Packed pairs for many rows of floats: each stretch is widened once, and then meets all of them.
-#[derive(Clone, Copy)]
-pub(super) struct Widened<'a>(pub(super) PackedPanels<'a, Pair>);
-
-impl Weights for Widened<'_> {
-    fn outputs(&self) -> usize {
-        self.0.outputs
-    }
-    fn inputs(&self) -> usize {
-        self.0.inputs
-    }
-    fn row_bytes(&self) -> usize {
-        self.0.row_bytes()
-    }
-    fn cut(self, at: usize) -> (Self, Self) {
-        let (before, after) = self.0.cut(at);
-        (Widened(before), Widened(after))
-    }
-}
-
-impl Panels<f32> for Widened<'_> {
+/// For many rows of floats: each stretch is widened once, and then meets all of them.
+impl Panels<f32> for PackedPanels<'_, Pair> {
     fn columns<I: Isa>(&self) -> usize {
-        self.0.columns
+        self.columns
     }
 
     #[inline(always)]
@@ -258,9 +239,9 @@ impl Panels<f32> for Widened<'_> {
         first: usize,
         len: usize,
     ) -> &'p [f32] {
-        let (columns, pairs) = (self.0.columns, len.div_ceil(2));
+        let (columns, pairs) = (self.columns, len.div_ceil(2));
         // A stretch begins with a vector's lanes, whose number is even.
-        let panel = self.0.panel(isa, &mut [], output, count, first / 2, pairs);
+        let panel = Panels::<Pair>::panel(self, isa, &mut [], output, count, first / 2, pairs);
         for (pairs, rows) in panel.chunks_exact(columns).zip(room.chunks_exact_mut(2 * columns)) {
             let (first, second) = rows.split_at_mut(columns);
             for j in (0..columns).step_by(I::LANES) {

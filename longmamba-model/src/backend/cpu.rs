@@ -66,6 +66,7 @@ impl Backend for CpuBackend {
     fn own(&self, weight: &CpuMatrix, purpose: Purpose) -> Result<Option<CpuMatrix>> {
         let CpuMatrix::InPlace(tensor) = weight else { return Ok(Some(weight.clone())) };
         let bytes = tensor.bytes().len();
+        // Of `f16` there are no panels.
         if tensor.dtype() != DType::F16 && purpose == Purpose::Products && bytes >= self.packed_from
         {
             return self.run(|| matrix::packed(self.cpu, tensor));

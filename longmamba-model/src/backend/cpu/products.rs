@@ -3,7 +3,7 @@
 use super::{Buffer, CpuBackend, CpuMatrix, profile};
 use crate::Result;
 use crate::backend::{Columns, ColumnsMut, Linear, Norm};
-use longmamba_core::{AnyView, DType, View};
+use longmamba_core::{AnyView, View};
 use longmamba_cpu::{Accumulate, Normed, Packed, Scratch};
 
 /// The rows that a norm makes of those of `x`.
@@ -18,7 +18,7 @@ impl CpuBackend {
     /// The weights of a map that takes activations rounded to `bf16`, in whatever way those come.
     fn rounded_pairs<'a>(&self, linear: &'a Linear<Self>) -> Option<&'a Packed> {
         match &linear.weight {
-            CpuMatrix::Packed(w) if self.rounds && w.dtype() == DType::BF16 => Some(w),
+            CpuMatrix::Packed(w) if self.rounds && linear.weight.is_rounded() => Some(w),
             _ => None,
         }
     }
@@ -59,7 +59,7 @@ impl CpuBackend {
                         cpu.matmul_quantized_bf16(x, w, out, accumulate, scratch)
                     }
                     CpuMatrix::Quantized(w) => cpu.matmul_quantized(x, w, out, accumulate, scratch),
-                    CpuMatrix::Packed(w) if rounds && w.dtype() == DType::BF16 => {
+                    CpuMatrix::Packed(w) if self.rounded_pairs(linear).is_some() => {
                         cpu.matmul_packed_bf16(x, w, out, accumulate, scratch)
                     }
                     CpuMatrix::Packed(w) => cpu.matmul_packed(x, w, out, accumulate, scratch),
