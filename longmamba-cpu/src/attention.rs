@@ -229,7 +229,7 @@ impl Attend<'_> {
         // From this head's first query on: a view's row would end with the row, the product goes on.
         let row_stride = args.q.layout().strides()[0];
         let at = (self.row + row) * row_stride + (self.head + head) * head_dim;
-        let queries = Left { data: &args.q.data()[at..], row_stride, depth_stride: 1 };
+        let queries = Left { data: &args.q.data()[at..], row_stride };
         let position = args.position + self.row + row;
         let oldest = position.saturating_sub(args.window - 1).max(args.first);
         for (index, page) in args.pages.iter().enumerate() {
@@ -258,7 +258,7 @@ impl Attend<'_> {
                     soften(isa, line, args.scale, &mut maximum[r], &mut total[r], sum);
                 }
             }
-            let left = Left { data: scores, row_stride: KV_PAGE, depth_stride: 1 };
+            let left = Left { data: scores, row_stride: KV_PAGE };
             let values = &page.values[from * page.width() + kv_head * head_dim..];
             let right = Right { data: values, depth_stride: page.width() };
             multiply(

@@ -26,6 +26,9 @@ use std::sync::OnceLock;
 pub(crate) trait Kernel {
     /// What it returns.
     type Out;
+    /// Whether pairs of `bf16` are multiplied or rounded to in it. What does not need not be compiled for the
+    /// instructions that do that.
+    const PAIRS: bool = false;
     /// The computation.
     fn run<I: Isa>(self, isa: I) -> Self::Out;
 }
@@ -107,13 +110,15 @@ impl Cpu {
     #[inline]
     pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
         match self.0 {
-            Token::Scalar(isa) => kernel.run(isa),
+            Token::Scalar(isa) => isa.call(kernel),
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(isa) => isa.call(kernel),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(isa) => isa.call(kernel),
             #[cfg(target_arch = "x86_64")]
-            Token::Avx512Bf16(isa) => isa.call(kernel),
+            Token::Avx512Bf16(isa) if K::PAIRS => isa.call(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Bf16(isa) => isa.without_bf16().call(kernel),
             #[cfg(target_arch = "aarch64")]
             Token::Neon(isa) => isa.call(kernel),
         }

@@ -19,6 +19,7 @@ pub(crate) mod neon;
 pub(crate) mod scalar;
 pub(crate) mod tile;
 
+use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::fmt;
 
@@ -94,6 +95,10 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     const KIND: IsaKind;
     /// Floats in a vector: 4, 8 or 16.
     const LANES: usize;
+
+    /// Runs `kernel`, compiled for this instruction set, in a function of its own. Inside of another kernel that
+    /// is for parts that are long and that many have.
+    fn call<K: Kernel>(self, kernel: K) -> K::Out;
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::V;

@@ -109,15 +109,15 @@ impl Divide for Scan<'_> {
     }
 }
 
-/// What passes between the three steps: rows of tokens, as wide as the channels at hand in whole lines.
+/// What passes between the three steps: rows of at most `T` tokens, as wide as the channels at hand in whole lines.
 #[repr(align(64))]
-struct Tile {
+struct Tile<const T: usize> {
     /// Δ, masked.
-    delta: [f32; TILE * WIDTH],
+    delta: [[f32; WIDTH]; T],
     /// Δ·x
-    update: [f32; TILE * WIDTH],
+    update: [[f32; WIDTH]; T],
     /// D·x, and then y.
-    y: [f32; TILE * WIDTH],
+    y: [[f32; WIDTH]; T],
 }
 
 /// The tokens and channels of a tile.
@@ -136,16 +136,28 @@ impl Kernel for Scan<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
+    fn run<I: Isa>(self, isa: I) {
+        match self.y.shape()[1] {
+            // A tile for many is much to clear for one.
+            1 => self.scan::<I, 1>(isa),
+            _ => self.scan::<I, TILE>(isa),
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// All tokens, in tiles of `T`.
+    #[inline(always)]
+    fn scan<I: Isa, const T: usize>(mut self, isa: I) {
         let [batch, len, channels] = self.y.shape();
-        let zeros = [0.0; TILE * WIDTH];
+        let zeros = [[0.0; WIDTH]; T];
         let mut tile = Tile { delta: zeros, update: zeros, y: zeros };
         let Scan { args, channel, .. } = self;
         for b in 0..batch {
             let tokens = args.length(self.sequence + b);
             // All channels of a few tokens, then the next tokens: the rows stay in reach.
-            for first in (0..tokens).step_by(TILE) {
-                let n = TILE.min(tokens - first);
+            for first in (0..tokens).step_by(T) {
+                let n = T.min(tokens - first);
                 for c in (0..channels).step_by(WIDTH) {
                     let count = WIDTH.min(channels - c);
                     let width = count.next_multiple_of(LINE);
@@ -158,8 +170,8 @@ impl Kernel for Scan<'_> {
                     // the first of the next tokens.
                     let next = c + WIDTH;
                     match next < channels {
-                        true => self.ask_for(isa, [b, first, next], tokens),
-                        false => self.ask_for(isa, [b, first + TILE, 0], tokens),
+                        true => self.ask_for::<I, T>(isa, [b, first, next], tokens),
+                        false => self.ask_for::<I, T>(isa, [b, first + T, 0], tokens),
                     }
                     self.recur(isa, &mut tile, place);
                     self.gate(isa, &tile, place);
@@ -170,16 +182,14 @@ impl Kernel for Scan<'_> {
             }
         }
     }
-}
 
-impl Scan<'_> {
     /// Has what a tile reads and writes brought near.
     #[inline(always)]
-    fn ask_for<I: Isa>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
+    fn ask_for<I: Isa, const T: usize>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
         let [_, d_state, channels] = self.state.shape();
         let width = WIDTH.min(channels - c);
-        for t in first..tokens.min(first + TILE) {
+        for t in first..tokens.min(first + T) {
             let at = [sequence, t, channel];
             isa.prefetch_row(&self.args.x.row(at)[..width]);
             isa.prefetch_row(&self.args.dt_raw.row(at)[..width]);
@@ -198,16 +208,18 @@ impl Scan<'_> {
 
     /// Step 1.
     #[inline(always)]
-    fn select<I: Isa>(
+    fn select<I: Isa, const T: usize>(
         &mut self,
         isa: I,
         selection: &Selection<WIDTH>,
-        tile: &mut Tile,
+        tile: &mut Tile<T>,
         place: Place,
     ) {
         let Place { at: [b, first, c], n, count, width } = place;
         let (sequence, channel) = (self.sequence + b, self.channel + c);
-        let Tile { delta, update, y, .. } = tile;
+        let Tile { delta, update, y } = tile;
+        let (delta, update) = (delta.as_flattened_mut(), update.as_flattened_mut());
+        let y = y.as_flattened_mut();
         let from = [sequence, first, channel];
         let sums = selection.run(isa, &self.args.dt_raw, from, &mut delta[..n * width]);
         if let Some(stats) = &mut self.stats {
@@ -230,15 +242,15 @@ impl Scan<'_> {
 
     /// Step 2: a group of states at a time, and of these vector by vector of channels.
     #[inline(always)]
-    fn recur<I: Isa>(&mut self, isa: I, tile: &mut Tile, place: Place) {
+    fn recur<I: Isa, const T: usize>(&mut self, isa: I, tile: &mut Tile<T>, place: Place) {
         let Place { at: [b, first, c], n, count, width } = place;
         let [_, d_state, _] = self.state.shape();
         let a = self.a;
         for state in (0..d_state).step_by(STATES) {
             let states = STATES.min(d_state - state);
             let from = [self.sequence + b, first, state];
-            let inputs = group(&self.args.b, from, n);
-            let outputs = group(&self.args.c, from, n);
+            let inputs = group::<T>(&self.args.b, from, n);
+            let outputs = group::<T>(&self.args.c, from, n);
             for v in (0..count).step_by(I::LANES) {
                 let (lane, lanes) = (c + v, I::LANES.min(count - v));
                 let mut rate = [isa.zero(); STATES];
@@ -256,16 +268,16 @@ impl Scan<'_> {
 
     /// Step 3.
     #[inline(always)]
-    fn gate<I: Isa>(&mut self, isa: I, tile: &Tile, place: Place) {
+    fn gate<I: Isa, const T: usize>(&mut self, isa: I, tile: &Tile<T>, place: Place) {
         for v in (0..place.width).step_by(I::LANES) {
             let mut t = 0;
             // Four tokens at a time, because one would mostly wait.
             while place.n - t >= 4 {
-                self.gate_tokens::<I, 4>(isa, tile, place, t, v);
+                self.gate_tokens::<I, T, 4>(isa, tile, place, t, v);
                 t += 4;
             }
             while t < place.n {
-                self.gate_tokens::<I, 1>(isa, tile, place, t, v);
+                self.gate_tokens::<I, T, 1>(isa, tile, place, t, v);
                 t += 1;
             }
         }
@@ -273,10 +285,10 @@ impl Scan<'_> {
 
     /// `N` tokens of a vector of channels, from `t` and lane `v` of the tile on.
     #[inline(always)]
-    fn gate_tokens<I: Isa, const N: usize>(
+    fn gate_tokens<I: Isa, const T: usize, const N: usize>(
         &mut self,
         isa: I,
-        tile: &Tile,
+        tile: &Tile<T>,
         place: Place,
         t: usize,
         v: usize,
@@ -285,7 +297,7 @@ impl Scan<'_> {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
         let mut y = [isa.zero(); N];
         for (i, y) in y.iter_mut().enumerate() {
-            *y = isa.load(&tile.y[(t + i) * width + v..]);
+            *y = isa.load(&tile.y.as_flattened()[(t + i) * width + v..]);
         }
         if let Some(z) = &self.args.z {
             let mut gates = [isa.zero(); N];
@@ -305,12 +317,12 @@ impl Scan<'_> {
 
 /// A group of states of B or C, token by token; where it is not whole, zeros follow, which leave those states 0.
 #[inline(always)]
-fn group(
+fn group<const T: usize>(
     view: &View<'_, f32, 3>,
     [sequence, first, state]: [usize; 3],
     n: usize,
-) -> [[f32; STATES]; TILE] {
-    let mut tile = [[0.0; STATES]; TILE];
+) -> [[f32; STATES]; T] {
+    let mut tile = [[0.0; STATES]; T];
     let states = STATES.min(view.shape()[2] - state);
     for (t, group) in tile[..n].iter_mut().enumerate() {
         let row = view.row([sequence, first + t, state]);
@@ -324,18 +336,19 @@ fn group(
 /// The recurrence of a group of states of one vector of channels, `at` lanes into rows of `width`. `rate` is
 /// A·log₂e; `inputs` and `outputs` are B and C.
 #[inline(always)]
-fn recurrence<I: Isa>(
+fn recurrence<I: Isa, const T: usize>(
     isa: I,
     rate: &[I::V; STATES],
     inputs: &[[f32; STATES]],
     outputs: &[[f32; STATES]],
-    tile: &mut Tile,
+    tile: &mut Tile<T>,
     [at, width]: [usize; 2],
     mut h: [I::V; STATES],
 ) -> [I::V; STATES] {
     let Tile { delta, update, y } = tile;
-    let rows = delta.chunks_exact(width).zip(update.chunks_exact(width));
-    let rows = rows.zip(y.chunks_exact_mut(width));
+    let rows = delta.as_flattened().chunks_exact(width);
+    let rows = rows.zip(update.as_flattened().chunks_exact(width));
+    let rows = rows.zip(y.as_flattened_mut().chunks_exact_mut(width));
     for (((delta, update), y), (b, c)) in rows.zip(inputs.iter().zip(outputs)) {
         let (delta, update) = (isa.load(&delta[at..]), isa.load(&update[at..]));
         // Partial sums: one would be a chain longer than all the rest.

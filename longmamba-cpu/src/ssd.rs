@@ -149,6 +149,7 @@ struct Place {
 
 impl<F: ChunkFactor> Kernel for Scan<'_, F> {
     type Out = ();
+    const PAIRS: bool = F::PAIRS;
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {

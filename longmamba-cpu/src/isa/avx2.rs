@@ -18,13 +18,6 @@ impl Avx2 {
         supported.then_some(Avx2(()))
     }
 
-    /// Runs `kernel`, compiled for this instruction set.
-    #[inline]
-    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
-        // SAFETY: the token proves that the features are there.
-        unsafe { run(self, kernel) }
-    }
-
     /// All ones in the first `count` lanes.
     #[inline(always)]
     fn first(self, count: usize) -> __m256i {
@@ -37,6 +30,7 @@ impl Avx2 {
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run<K: Kernel>(isa: Avx2, kernel: K) -> K::Out {
     kernel.run(isa)
@@ -56,6 +50,12 @@ unsafe impl Isa for Avx2 {
     type P = __m256i;
     const KIND: IsaKind = IsaKind::Avx2;
     const LANES: usize = 8;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the features are there.
+        unsafe { run(self, kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {

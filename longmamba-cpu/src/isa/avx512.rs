@@ -43,31 +43,22 @@ static NIBBLES: [u16; 16] = {
     table
 };
 
-impl Avx512<false> {
-    /// Runs `kernel`, compiled for this instruction set.
-    #[inline]
-    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
-        // SAFETY: the token proves that the features are there.
-        unsafe { run(self, kernel) }
-    }
-}
-
 impl Avx512<true> {
-    /// Runs `kernel`, compiled for this instruction set.
-    #[inline]
-    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
-        // SAFETY: the token proves that the features are there.
-        unsafe { run_bf16(self, kernel) }
+    /// The token for kernels that have no use for BF16.
+    pub(crate) fn without_bf16(self) -> Avx512<false> {
+        Avx512(())
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn run<K: Kernel>(isa: Avx512<false>, kernel: K) -> K::Out {
+fn run<const BF16: bool, K: Kernel>(isa: Avx512<BF16>, kernel: K) -> K::Out {
     kernel.run(isa)
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-fn run_bf16<K: Kernel>(isa: Avx512<true>, kernel: K) -> K::Out {
+fn run_bf16<const BF16: bool, K: Kernel>(isa: Avx512<BF16>, kernel: K) -> K::Out {
     kernel.run(isa)
 }
 
@@ -86,6 +77,12 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     type P = __m512i;
     const KIND: IsaKind = if BF16 { IsaKind::Avx512Bf16 } else { IsaKind::Avx512 };
     const LANES: usize = 16;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the features are there.
+        unsafe { if BF16 { run_bf16(self, kernel) } else { run(self, kernel) } }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

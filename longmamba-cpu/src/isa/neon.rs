@@ -15,15 +15,9 @@ impl Neon {
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Neon(()))
     }
-
-    /// Runs `kernel`, compiled for this instruction set.
-    #[inline]
-    pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {
-        // SAFETY: the token proves that the feature is there.
-        unsafe { run(self, kernel) }
-    }
 }
 
+#[inline(never)]
 #[target_feature(enable = "neon")]
 fn run<K: Kernel>(isa: Neon, kernel: K) -> K::Out {
     kernel.run(isa)
@@ -43,6 +37,12 @@ unsafe impl Isa for Neon {
     type P = uint32x4_t;
     const KIND: IsaKind = IsaKind::Neon;
     const LANES: usize = 4;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the feature is there.
+        unsafe { run(self, kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> float32x4_t {

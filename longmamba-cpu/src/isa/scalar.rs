@@ -1,6 +1,7 @@
 //! Plain Rust: the reference for the other instruction sets, and the fallback.
 
 use super::{Isa, IsaKind, Pair};
+use crate::dispatch::Kernel;
 use half::{bf16, f16};
 
 /// The token of [`IsaKind::Scalar`]; any processor will do.
@@ -8,6 +9,11 @@ use half::{bf16, f16};
 pub(crate) struct Scalar(());
 
 type V = [f32; 4];
+
+#[inline(never)]
+fn run<K: Kernel>(isa: Scalar, kernel: K) -> K::Out {
+    kernel.run(isa)
+}
 
 impl Scalar {
     pub(crate) fn new() -> Self {
@@ -34,6 +40,11 @@ unsafe impl Isa for Scalar {
     type P = [Pair; 4];
     const KIND: IsaKind = IsaKind::Scalar;
     const LANES: usize = 4;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Out {
+        run(self, kernel)
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {

@@ -27,6 +27,7 @@ struct Ops;
 
 impl Kernel for Ops {
     type Out = ();
+    const PAIRS: bool = true;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for shift in 0..16 {

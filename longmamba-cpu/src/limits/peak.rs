@@ -28,6 +28,7 @@ impl Kernel for Floats {
 
 impl Kernel for Pairs {
     type Out = f64;
+    const PAIRS: bool = true;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f64 {
         let pair = |v| [bf16::from_f32(v), bf16::from_f32(-v)];

@@ -53,6 +53,7 @@ impl<W: Dots<F>, F: Factor> Divide for Decode<'_, W, F> {
 
 impl<W: Dots<F>, F: Factor> Kernel for Decode<'_, W, F> {
     type Out = ();
+    const PAIRS: bool = F::PAIRS;
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {

@@ -123,6 +123,7 @@ const ROW_BLOCK: usize = 528;
 
 impl<W: Panels<F>, L: Meets<F>, F: Factor> Kernel for Prefill<'_, W, L, F> {
     type Out = ();
+    const PAIRS: bool = L::PAIRS;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -162,11 +163,7 @@ fn product<I: Isa, W: Panels<F>, L: Meets<F>, F: Factor>(
         while first < depth {
             let len = stretch.min(depth - first);
             let panel = w.panel(isa, panel, output, count, first, len);
-            let left = Left {
-                data: &x.data()[first..],
-                row_stride: x.layout().strides()[0],
-                depth_stride: 1,
-            };
+            let left = Left { data: &x.data()[first..], row_stride: x.layout().strides()[0] };
             let right = Right { data: panel, depth_stride: columns };
             multiply(isa, left, right, len, &mut out, Add(accumulate || first > 0));
             first += len;

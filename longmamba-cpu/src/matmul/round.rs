@@ -99,6 +99,7 @@ impl<R: Rows> Divide for Round<'_, R> {
 
 impl<R: Rows> Kernel for Round<'_, R> {
     type Out = ();
+    const PAIRS: bool = true;
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {

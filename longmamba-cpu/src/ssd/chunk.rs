@@ -260,7 +260,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
             let depth = d_state.div_ceil(F::STEP);
             multiply(isa, left, right, depth, &mut block(out, layout), Add(false));
         }
-        let b = Left { data: work.b, row_stride: F::CHUNK, depth_stride: 1 };
+        let b = Left { data: work.b, row_stride: F::CHUNK };
         F::left(isa, b, [d_state, n], work.b_factors);
     }
 
@@ -334,7 +334,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
                 decayed_scores(isa, decay, t, &scores[..seen::<F>(first)], row);
             }
             let left = from(work.decayed, first * stride);
-            let left = Left { data: left, row_stride: stride, depth_stride: 1 };
+            let left = Left { data: left, row_stride: stride };
             let depth = (first + rows).div_ceil(F::STEP);
             let out = &mut work.y[first * width..];
             let layout = Layout::contiguous([rows, width]);
@@ -353,7 +353,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let ending = Since { start: &decay.since_start, y: work.y, width };
         multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut out, ending);
 
-        let left = Left { data: &*work.b, row_stride: F::CHUNK, depth_stride: 1 };
+        let left = Left { data: &*work.b, row_stride: F::CHUNK };
         let left = F::again(left, n, work.b_factors);
         let right = Right { data: &*work.late_update, depth_stride: width };
         let mut states = block(states, Layout::contiguous([d_state, width]));
@@ -460,7 +460,7 @@ enum Direction {
 fn matrix<'a>(view: &View<'a, f32, 4>, index: [usize; 4]) -> Left<'a> {
     let strides = view.layout().strides();
     let start: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
-    Left { data: from(view.data(), start), row_stride: strides[1], depth_stride: 1 }
+    Left { data: from(view.data(), start), row_stride: strides[1] }
 }
 
 /// `data` from `start` on; empty where it is shorter, which an empty matrix is.

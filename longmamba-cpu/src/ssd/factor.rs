@@ -111,7 +111,7 @@ impl ChunkFactor for Pair {
     }
     #[inline(always)]
     fn again<'a>(_: Left<'a>, depth: usize, room: &'a [Pair]) -> Left<'a, Pair> {
-        Left { data: room, row_stride: depth.div_ceil(2), depth_stride: 1 }
+        Left { data: room, row_stride: depth.div_ceil(2) }
     }
     #[inline(always)]
     fn right<'a, I: Isa>(

@@ -7,6 +7,8 @@ use half::bf16;
 pub(crate) trait Factor: Word + Send + Sync {
     /// 0, and also what stands in for a missing neighbour.
     const ZERO: Self;
+    /// See [`Kernel::PAIRS`](crate::dispatch::Kernel::PAIRS).
+    const PAIRS: bool;
     /// A vector of them.
     type Vector<I: Isa>: Copy;
 
@@ -42,6 +44,7 @@ pub(crate) trait Factor: Word + Send + Sync {
 
 impl Factor for f32 {
     const ZERO: f32 = 0.0;
+    const PAIRS: bool = false;
     type Vector<I: Isa> = I::V;
 
     #[inline(always)]
@@ -65,6 +68,7 @@ impl Factor for f32 {
 
 impl Factor for Pair {
     const ZERO: Pair = [bf16::ZERO; 2];
+    const PAIRS: bool = true;
     type Vector<I: Isa> = I::P;
 
     #[inline(always)]
@@ -88,6 +92,8 @@ impl Factor for Pair {
 
 /// What stands on the left of factors `F`.
 pub(crate) trait Meets<F: Factor>: Copy + Send + Sync {
+    /// See [`Kernel::PAIRS`](crate::dispatch::Kernel::PAIRS).
+    const PAIRS: bool;
     /// It in every lane.
     type Vector<I: Isa>: Copy;
 
@@ -103,6 +109,7 @@ pub(crate) trait Meets<F: Factor>: Copy + Send + Sync {
 
 /// Factors of the same kind.
 impl<F: Factor> Meets<F> for F {
+    const PAIRS: bool = F::PAIRS;
     type Vector<I: Isa> = F::Vector<I>;
 
     #[inline(always)]
@@ -120,6 +127,8 @@ impl<F: Factor> Meets<F> for F {
 pub(crate) type Floats = [f32; 2];
 
 impl Meets<Pair> for Floats {
+    /// They are widened.
+    const PAIRS: bool = false;
     type Vector<I: Isa> = [I::V; 2];
 
     #[inline(always)]
