@@ -11,6 +11,8 @@
 //! A token is dropped by Δ = 0, and so are the lanes past the last channel: their threshold is ∞.
 //! `exp(0·A) = 1` and `0·B·x = 0` hold exactly, so the state keeps its bits.
 
+mod once;
+
 use crate::dispatch::{Block, Cpu, Cut, Divide, Kernel, block_cut, block_units, parallel};
 use crate::isa::Isa;
 use crate::lanes;
@@ -19,12 +21,15 @@ use crate::select::{LINE, Selection, Stats};
 use longmamba_core::{Result, SelectiveScan, SelectiveScanOut, View};
 use std::f32::consts::LOG2_E;
 
+/// Tokens of a tile.
+const TILE: usize = 32;
+
 /// Channels of a tile, at most: a row of tokens is thousands of bytes long, and every one that is visited has
 /// its price, so that several lines are taken at once.
 const WIDTH: usize = 4 * LINE;
 
-/// Tokens of a tile.
-const TILE: usize = 32;
+/// Channels of a tile of one token. It waits for A and the state, whose rows are gone through in long pieces.
+const STEP_WIDTH: usize = 32 * LINE;
 
 /// States that stay in registers over a tile.
 const STATES: usize = 8;
@@ -109,15 +114,16 @@ impl Divide for Scan<'_> {
     }
 }
 
-/// What passes between the three steps: rows of at most `T` tokens, as wide as the channels at hand in whole lines.
+/// What passes between the three steps: rows of at most `T` tokens, as wide as the channels at hand in whole lines,
+/// `W` at most.
 #[repr(align(64))]
-struct Tile<const T: usize> {
+struct Tile<const T: usize, const W: usize> {
     /// Δ, masked.
-    delta: [[f32; WIDTH]; T],
+    delta: [[f32; W]; T],
     /// Δ·x
-    update: [[f32; WIDTH]; T],
+    update: [[f32; W]; T],
     /// D·x, and then y.
-    y: [[f32; WIDTH]; T],
+    y: [[f32; W]; T],
 }
 
 /// The tokens and channels of a tile.
@@ -136,59 +142,74 @@ impl Kernel for Scan<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        match self.y.shape()[1] {
-            // A tile for many is much to clear for one.
-            1 => self.scan::<I, 1>(isa),
-            _ => self.scan::<I, TILE>(isa),
-        }
-    }
-}
-
-impl Scan<'_> {
-    /// All tokens, in tiles of `T`.
-    #[inline(always)]
-    fn scan<I: Isa, const T: usize>(mut self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         let [batch, len, channels] = self.y.shape();
-        let zeros = [[0.0; WIDTH]; T];
-        let mut tile = Tile { delta: zeros, update: zeros, y: zeros };
-        let Scan { args, channel, .. } = self;
         for b in 0..batch {
-            let tokens = args.length(self.sequence + b);
-            // All channels of a few tokens, then the next tokens: the rows stay in reach.
-            for first in (0..tokens).step_by(T) {
-                let n = T.min(tokens - first);
-                for c in (0..channels).step_by(WIDTH) {
-                    let count = WIDTH.min(channels - c);
-                    let width = count.next_multiple_of(LINE);
-                    let place = Place { at: [b, first, c], n, count, width };
-                    let (bias, delta_min) = (args.dt_bias, args.delta_min);
-                    let selection =
-                        Selection::new(bias, delta_min, args.dt_limits, channel + c, count);
-                    self.select(isa, &selection, &mut tile, place);
-                    // The processor does not foresee that the next channels of these tokens are wanted next, or
-                    // the first of the next tokens.
-                    let next = c + WIDTH;
-                    match next < channels {
-                        true => self.ask_for::<I, T>(isa, [b, first, next], tokens),
-                        false => self.ask_for::<I, T>(isa, [b, first + T, 0], tokens),
-                    }
-                    self.recur(isa, &mut tile, place);
-                    self.gate(isa, &tile, place);
-                }
+            // By its own tokens alone: how long others are must not be seen in its result.
+            let tokens = self.args.length(self.sequence + b);
+            match tokens {
+                1 => self.scan::<I, 1, STEP_WIDTH>(isa, b, tokens),
+                _ => self.scan::<I, TILE, WIDTH>(isa, b, tokens),
             }
             for t in tokens..len {
                 self.y.row_mut([b, t, 0], channels).fill(0.0);
             }
         }
     }
+}
+
+impl Scan<'_> {
+    /// The tokens of sequence `b`, in tiles of `T` tokens and `W` channels.
+    #[inline(always)]
+    fn scan<I: Isa, const T: usize, const W: usize>(&mut self, isa: I, b: usize, tokens: usize) {
+        let [_, _, channels] = self.y.shape();
+        let zeros = [[0.0; W]; T];
+        let mut tile = Tile { delta: zeros, update: zeros, y: zeros };
+        let Scan { args, channel, .. } = *self;
+        // All channels of a few tokens, then the next tokens: the rows stay in reach.
+        for first in (0..tokens).step_by(T) {
+            let n = T.min(tokens - first);
+            for c in (0..channels).step_by(W) {
+                let count = W.min(channels - c);
+                let width = count.next_multiple_of(LINE);
+                let place = Place { at: [b, first, c], n, count, width };
+                let (bias, delta_min) = (args.dt_bias, args.delta_min);
+                let selection = Selection::new(bias, delta_min, args.dt_limits, channel + c, count);
+                self.select(isa, &selection, &mut tile, place);
+                if T == 1 && self.rows_of_channels() {
+                    self.recur_once(isa, &mut tile, place);
+                } else {
+                    // The processor does not foresee that the next channels of these tokens are wanted next, or
+                    // the first of the next tokens.
+                    let next = c + W;
+                    match next < channels {
+                        true => self.ask_for::<I, T, W>(isa, [b, first, next], tokens),
+                        false => self.ask_for::<I, T, W>(isa, [b, first + T, 0], tokens),
+                    }
+                    self.recur(isa, &mut tile, place);
+                }
+                self.gate(isa, &tile, place);
+            }
+        }
+    }
+
+    /// Whether neighbouring channels lie side by side in A and the state.
+    #[inline(always)]
+    fn rows_of_channels(&self) -> bool {
+        self.state.strides()[2] == 1 && self.a.layout().strides()[1] == 1
+    }
 
     /// Has what a tile reads and writes brought near.
     #[inline(always)]
-    fn ask_for<I: Isa, const T: usize>(&self, isa: I, [b, first, c]: [usize; 3], tokens: usize) {
+    fn ask_for<I: Isa, const T: usize, const W: usize>(
+        &self,
+        isa: I,
+        [b, first, c]: [usize; 3],
+        tokens: usize,
+    ) {
         let (sequence, channel) = (self.sequence + b, self.channel + c);
         let [_, d_state, channels] = self.state.shape();
-        let width = WIDTH.min(channels - c);
+        let width = W.min(channels - c);
         for t in first..tokens.min(first + T) {
             let at = [sequence, t, channel];
             isa.prefetch_row(&self.args.x.row(at)[..width]);
@@ -198,7 +219,7 @@ impl Scan<'_> {
                 isa.prefetch_row(&z.row(at)[..width]);
             }
         }
-        if self.state.strides()[2] == 1 && self.a.layout().strides()[1] == 1 {
+        if self.rows_of_channels() {
             for s in 0..d_state {
                 isa.prefetch_row(&self.a.row([s, channel])[..width]);
                 isa.prefetch_row(self.state.row([b, s, c], width));
@@ -208,11 +229,11 @@ impl Scan<'_> {
 
     /// Step 1.
     #[inline(always)]
-    fn select<I: Isa, const T: usize>(
+    fn select<I: Isa, const T: usize, const W: usize>(
         &mut self,
         isa: I,
-        selection: &Selection<WIDTH>,
-        tile: &mut Tile<T>,
+        selection: &Selection<W>,
+        tile: &mut Tile<T, W>,
         place: Place,
     ) {
         let Place { at: [b, first, c], n, count, width } = place;
@@ -225,7 +246,7 @@ impl Scan<'_> {
         if let Some(stats) = &mut self.stats {
             stats.add(&sums, [b, c], count);
         }
-        let mut d = [0.0; WIDTH];
+        let mut d = [0.0; W];
         if let Some(values) = self.args.d {
             d[..count].copy_from_slice(&values[channel..channel + count]);
         }
@@ -242,7 +263,12 @@ impl Scan<'_> {
 
     /// Step 2: a group of states at a time, and of these vector by vector of channels.
     #[inline(always)]
-    fn recur<I: Isa, const T: usize>(&mut self, isa: I, tile: &mut Tile<T>, place: Place) {
+    fn recur<I: Isa, const T: usize, const W: usize>(
+        &mut self,
+        isa: I,
+        tile: &mut Tile<T, W>,
+        place: Place,
+    ) {
         let Place { at: [b, first, c], n, count, width } = place;
         let [_, d_state, _] = self.state.shape();
         let a = self.a;
@@ -268,16 +294,21 @@ impl Scan<'_> {
 
     /// Step 3.
     #[inline(always)]
-    fn gate<I: Isa, const T: usize>(&mut self, isa: I, tile: &Tile<T>, place: Place) {
+    fn gate<I: Isa, const T: usize, const W: usize>(
+        &mut self,
+        isa: I,
+        tile: &Tile<T, W>,
+        place: Place,
+    ) {
         for v in (0..place.width).step_by(I::LANES) {
             let mut t = 0;
             // Four tokens at a time, because one would mostly wait.
             while place.n - t >= 4 {
-                self.gate_tokens::<I, T, 4>(isa, tile, place, t, v);
+                self.gate_tokens::<I, T, W, 4>(isa, tile, place, t, v);
                 t += 4;
             }
             while t < place.n {
-                self.gate_tokens::<I, T, 1>(isa, tile, place, t, v);
+                self.gate_tokens::<I, T, W, 1>(isa, tile, place, t, v);
                 t += 1;
             }
         }
@@ -285,10 +316,10 @@ impl Scan<'_> {
 
     /// `N` tokens of a vector of channels, from `t` and lane `v` of the tile on.
     #[inline(always)]
-    fn gate_tokens<I: Isa, const T: usize, const N: usize>(
+    fn gate_tokens<I: Isa, const T: usize, const W: usize, const N: usize>(
         &mut self,
         isa: I,
-        tile: &Tile<T>,
+        tile: &Tile<T, W>,
         place: Place,
         t: usize,
         v: usize,
@@ -336,12 +367,12 @@ fn group<const T: usize>(
 /// The recurrence of a group of states of one vector of channels, `at` lanes into rows of `width`. `rate` is
 /// A·log₂e; `inputs` and `outputs` are B and C.
 #[inline(always)]
-fn recurrence<I: Isa, const T: usize>(
+fn recurrence<I: Isa, const T: usize, const W: usize>(
     isa: I,
     rate: &[I::V; STATES],
     inputs: &[[f32; STATES]],
     outputs: &[[f32; STATES]],
-    tile: &mut Tile<T>,
+    tile: &mut Tile<T, W>,
     [at, width]: [usize; 2],
     mut h: [I::V; STATES],
 ) -> [I::V; STATES] {

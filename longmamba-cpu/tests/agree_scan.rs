@@ -166,6 +166,13 @@ fn cut<'a>(rows: &'a Strided<3>, tokens: &Range<usize>) -> longmamba_core::View<
 
 fn problems() -> Vec<Problem> {
     let mut all = Vec::new();
+    // Around the channels of a tile of one token, and of several.
+    for (i, d_inner) in [63, 64, 65, 511, 512, 513, 1030].into_iter().enumerate() {
+        for storage in [Storage::Plain, Storage::Strided] {
+            all.push(Problem::new([2, 1 + i % 2, d_inner, 5], storage, 1000 + i as u64));
+            all.push(Problem::new([1, 1, d_inner, 16], storage, 2000 + i as u64));
+        }
+    }
     // Around a tile of tokens, a vector and a line of channels, a group of states.
     for (i, len) in [0, 1, 2, 63, 64, 65, 131].into_iter().enumerate() {
         for (j, d_inner) in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 35].into_iter().enumerate() {
