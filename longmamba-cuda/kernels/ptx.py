@@ -11,10 +11,12 @@
 
 import ctypes
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -98,22 +100,31 @@ def check():
 
 def resources():
     """(kernel, processor) -> (registers, bytes of static shared memory); ends on a spill."""
-    ptxas = package("cuda_nvcc") / "bin" / "ptxas"
+    work = [
+        (file, processor)
+        for target, processors in TARGETS.items()
+        for file in sorted((PTX / target).glob("*.ptx"))
+        for processor in processors
+    ]
     found = {}
-    for target, processors in TARGETS.items():
-        for file in sorted((PTX / target).glob("*.ptx")):
-            for processor in processors:
-                with tempfile.NamedTemporaryFile(suffix=".cubin") as out:
-                    command = [ptxas, f"-arch={processor}", "-v", "--warn-on-spills", "-Werror"]
-                    ran = subprocess.run(
-                        [*command, file, "-o", out.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                    )
-                if ran.returncode:
-                    sys.exit(f"{file.name} for {processor}:\n{ran.stdout}")
-                kernels = re.findall(r"entry function '(\w+)'.*?Used (\d+) registers([^\n]*)", ran.stdout, re.S)
-                for kernel, registers, rest in kernels:
-                    shared = re.search(r"(\d+) bytes smem", rest)
-                    found[kernel, processor] = (int(registers), int(shared.group(1)) if shared else 0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for kernels in pool.map(lambda job: assembled(*job), work):
+            found |= kernels
+    return found
+
+
+def assembled(file, processor):
+    """What of it is one file's, for one processor."""
+    ptxas = package("cuda_nvcc") / "bin" / "ptxas"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as out:
+        command = [ptxas, f"-arch={processor}", "-v", "--warn-on-spills", "-Werror", file, "-o", out.name]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ran.returncode:
+        sys.exit(f"{file.name} for {processor}:\n{ran.stdout}")
+    found = {}
+    for kernel, registers, rest in re.findall(r"entry function '(\w+)'.*?Used (\d+) registers([^\n]*)", ran.stdout, re.S):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        found[kernel, processor] = (int(registers), int(shared.group(1)) if shared else 0)
     return found
 
 

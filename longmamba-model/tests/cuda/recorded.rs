@@ -6,7 +6,7 @@ use longmamba_model::{Batch, CpuBackend, CudaBackend, KV_PAGE, Model, Session, S
 use std::sync::{Arc, LazyLock};
 
 /// Zamba2's block with rotation, and a layer with a convolution. How far the devices may be apart: as far
-/// as two splits of a prompt on one (tests/hybrid.rs).
+/// as two splits of a prompt on one (tests/models/hybrid.rs).
 const MODELS: [(&str, f32); 2] =
     [("zamba2-hf-2block-rope", 5e-4), ("original-mamba2attn", ROUNDING)];
 

@@ -1,11 +1,9 @@
 //! Every training-free method against the whole model in `f64`, changed in the most obvious way.
 
-mod common;
-#[path = "methods/files.rs"]
 mod files;
 
-use common::oracle::{Layer, Model, Outcome};
-use common::{Shape, VOCAB, fixture, plan, random_tokens, shapes};
+use crate::common::oracle::{Layer, Model, Outcome};
+use crate::common::{Shape, VOCAB, fixture, plan, random_tokens, shapes};
 use longmamba_model::methods::{
     DeciMamba, Lamb, LongMamba, MambaExtend, Method, Modulation, Point, Scaled, Scales, Tuning,
     Winsorize,
@@ -16,7 +14,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 /// How far a logit may be from the oracle's, relative to the largest of its position. Δ that was rewritten
-/// is rounded once more than in `tests/oracle.rs`.
+/// is rounded once more than in `oracle.rs`.
 const ROUNDING: f64 = 5e-5;
 /// Two quantities that a choice is made by must differ by this, relatively, to be told apart in `f32`.
 const NEAR: f64 = 5e-5;
@@ -433,7 +431,7 @@ fn decimamba_refuses_what_it_cannot_do() {
         assert!(error.contains(why), "{error}");
     }
     let hybrid =
-        longmamba_model::Model::load(&fixture("zamba2-1block"), common::backend()).unwrap();
+        longmamba_model::Model::load(&fixture("zamba2-1block"), crate::common::backend()).unwrap();
     let error = hybrid.session(options(Arc::new(DeciMamba::new(hybrid.config())), 32)).unwrap_err();
     assert!(error.to_string().contains("attention layers"), "{error}");
 }

@@ -1,8 +1,8 @@
 //! Models with quantised weights are those whose tensors hold what the codes stand for.
 
-mod common;
-
-use common::{Shape, Tensors, all_logits, assert_close, backend, random_tokens, safetensors_file};
+use crate::common::{
+    Shape, Tensors, all_logits, assert_close, backend, random_tokens, safetensors_file,
+};
 use longmamba_core::{AnyView, View};
 use longmamba_cpu::Quantized;
 use longmamba_model::{CpuBackend, Error, LoadOptions, Model, Quantization, SessionOptions};

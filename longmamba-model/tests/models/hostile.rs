@@ -1,8 +1,6 @@
 //! Damaged files: an error that names the file, or a model that was not harmed; never a panic.
 
-mod common;
-
-use common::{backend, fixture};
+use crate::common::{backend, fixture};
 use longmamba_model::{Checkpoint, Config, Error, LoadOptions, Model, Session, SessionOptions};
 use proptest::prelude::*;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Factors: how they are tuned, kept in files and bound to models; and methods that are made from text.
 
-use super::common::{Shape, plan, random_tokens};
+use crate::common::{Shape, plan, random_tokens};
 use super::{SHAPE, options, scales};
 use longmamba_model::Error;
 use longmamba_model::SessionOptions;

@@ -1,8 +1,6 @@
 //! Whole = chunked = token by token = forked = saved and loaded, for random models.
 
-mod common;
-
-use common::{Shape, VOCAB, all_logits, assert_close, plan, random_tokens, shapes};
+use crate::common::{Shape, VOCAB, all_logits, assert_close, plan, random_tokens, shapes};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::{Error, Model, Session, SessionOptions};
 use proptest::prelude::*;

@@ -1,9 +1,7 @@
 //! What a channel's scan read, against the whole model in `f64`.
 
-mod common;
-
-use common::oracle::{Layer, Model};
-use common::{plan, random_tokens, shapes};
+use crate::common::oracle::{Layer, Model};
+use crate::common::{plan, random_tokens, shapes};
 use longmamba_model::SessionOptions;
 use longmamba_model::eval::channel_scan::{ChannelScan, Place, channel_scans};
 use longmamba_model::methods::{DeciMamba, LongMamba, Method, Winsorize};

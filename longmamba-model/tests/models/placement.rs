@@ -1,8 +1,6 @@
 //! Wherever weights lie, the model is the same.
 
-mod common;
-
-use common::{Shape, all_logits, assert_close, random_tokens, safetensors_file};
+use crate::common::{Shape, all_logits, assert_close, random_tokens, safetensors_file};
 use longmamba_core::{AlignedVec, DType, Tensor};
 use longmamba_model::{
     Backend, CpuBackend, CpuMatrix, LoadOptions, Model, Placement, Purpose, SessionOptions,

@@ -1,9 +1,7 @@
 //! The whole model in `f64` against a session.
 
-mod common;
-
-use common::oracle::{DeltaMin, Model, Outcome};
-use common::{Shape, VOCAB, plan, random_tokens, shapes};
+use crate::common::oracle::{DeltaMin, Model, Outcome};
+use crate::common::{Shape, VOCAB, plan, random_tokens, shapes};
 use longmamba_model::policy::Lookup;
 use longmamba_model::{Session, SessionOptions};
 use proptest::prelude::*;

@@ -1,10 +1,8 @@
 //! What it does to logits that activations are rounded to `bf16` where they meet `bf16` weights. All processors
 //! round here, so that the test is the same on all.
 
-mod common;
-
-use common::oracle;
-use common::{VOCAB, all_logits, random_tokens, shapes};
+use crate::common::oracle;
+use crate::common::{VOCAB, all_logits, random_tokens, shapes};
 use longmamba_model::{CpuBackend, SessionOptions};
 use proptest::prelude::*;
 
@@ -41,7 +39,7 @@ proptest! {
 fn trained_models_lose_next_to_nothing() {
     for name in ["mamba1-tiny", "mamba2-tiny"] {
         let builtin = longmamba_model::builtin::find(name).unwrap();
-        let text = include_str!("../../README.md").as_bytes();
+        let text = include_str!("../../../README.md").as_bytes();
         let tokens: Vec<u32> = text[..2000].iter().map(|&b| u32::from(b)).collect();
         let read = |backend| {
             let mut session =
@@ -49,7 +47,7 @@ fn trained_models_lose_next_to_nothing() {
             all_logits(&mut session, &tokens)
         };
         let rounded = read(CpuBackend::new(None).unwrap().rounded());
-        let exact = read(common::backend());
+        let exact = read(crate::common::backend());
         let off = distance(&rounded, exact.iter().map(|&v| f64::from(v)));
         let vocab = exact.len() / tokens.len();
         let loss = |logits: &[f32]| {

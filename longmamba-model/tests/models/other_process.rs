@@ -1,8 +1,6 @@
 //! A session that is saved by one process and continued by another.
 
-mod common;
-
-use common::{backend, fixture};
+use crate::common::{backend, fixture};
 use longmamba_model::{Model, Session, SessionOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +43,9 @@ fn another_process_continues_bit_for_bit() {
         expected.push(continued(&mut session));
     }
     let mut other = Command::new(std::env::current_exe().unwrap());
-    other.args(["another_process_continues_bit_for_bit", "--exact"]).env(SNAPSHOT, folder.path());
+    other
+        .args(["other_process::another_process_continues_bit_for_bit", "--exact"])
+        .env(SNAPSHOT, folder.path());
     assert!(other.output().unwrap().status.success());
     for (name, expected) in FOLDERS.iter().zip(expected) {
         let path = snapshot(folder.path(), name).with_extension("logits");
