@@ -6,7 +6,7 @@ mod common;
 
 use common::{Random, Strided, assert_same, cpus, with_threads};
 use half::{bf16, f16};
-use longmamba_core::{AlignedVec, AnyView, DType, Error, View, ViewMut};
+use longmamba_core::{AlignedVec, AnyView, DType, Error, Layout, View, ViewMut};
 use longmamba_cpu::{Accumulate, Cpu, Normed, Packed, Scratch};
 
 /// Rows that take the method for many.
@@ -144,6 +144,32 @@ fn large_shapes() {
         ] {
             check(cpu, cpu, shape, 0, Accumulate::No);
             check(cpu, cpu, shape, 5, Accumulate::Yes);
+        }
+    }
+}
+
+/// Where there is one row, how far it is to the next means nothing, and may be any number.
+#[test]
+fn one_row_may_have_any_distance_to_the_next() {
+    let [rows, inputs, outputs] = [1, 40, 33];
+    let problem = Problem::new([rows, inputs, outputs]);
+    for cpu in cpus() {
+        for kind in KINDS {
+            let packed = problem.packed(cpu, kind.dtype);
+            let expected = problem.found(cpu, &packed, kind.rounds, 0, Accumulate::No);
+            for stride in [0, 1 << 62, usize::MAX - 1, usize::MAX] {
+                let layout = Layout::strided([rows, inputs], [stride, 1]).unwrap();
+                let x = View::with_layout(&problem.x[..inputs], layout).unwrap();
+                let mut out = vec![0.0; outputs];
+                let at = ViewMut::new(&mut out, [rows, outputs]).unwrap();
+                let (accumulate, scratch) = (Accumulate::No, &mut Scratch::new());
+                match kind.rounds {
+                    false => cpu.matmul_packed(x, &packed, at, accumulate, scratch),
+                    true => cpu.matmul_packed_bf16(x, &packed, at, accumulate, scratch),
+                }
+                .unwrap();
+                assert_same(&format!("{cpu:?} {kind:?} {stride}"), &out, &expected);
+            }
         }
     }
 }

@@ -248,7 +248,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
             // (A stride of 0 repeats k = 0, for which room > 0 says the same.)
             unsafe {
                 let l = left.data.as_ptr().add(row * left.row_stride);
-                let rows = Multiples::new::<I, MR>(left.row_stride * size_of::<L>());
+                let rows = Multiples::new::<I, L, MR>(left.row_stride);
                 if whole > 0 {
                     let r = right.data.as_ptr().add(column);
                     sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, whole, &mut sums);
@@ -303,7 +303,7 @@ unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
     let (mut l, mut r) = (l, r);
     let mut remaining = depth;
     let steps = const { unrolled::<I>() };
-    let next = Multiples::new::<I, 4>(r_stride * size_of::<F>());
+    let next = Multiples::new::<I, F, 4>(r_stride);
     while remaining >= steps {
         for j in 0..steps {
             // SAFETY: the caller vouches for `depth` steps, of which these are the next.

@@ -1,7 +1,7 @@
 //! Factors: how they are tuned, kept in files and bound to models; and methods that are made from text.
 
-use crate::common::{Shape, plan, random_tokens};
 use super::{SHAPE, options, scales};
+use crate::common::{Shape, plan, random_tokens};
 use longmamba_model::Error;
 use longmamba_model::SessionOptions;
 use longmamba_model::methods::{
