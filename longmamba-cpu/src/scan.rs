@@ -148,7 +148,7 @@ impl Kernel for Scan<'_> {
             // By its own tokens alone: how long others are must not be seen in its result.
             let tokens = self.args.length(self.sequence + b);
             match tokens {
-                1 => self.scan::<I, 1, STEP_WIDTH>(isa, b, tokens),
+                1 if self.rows_of_channels() => self.scan::<I, 1, STEP_WIDTH>(isa, b, tokens),
                 _ => self.scan::<I, TILE, WIDTH>(isa, b, tokens),
             }
             for t in tokens..len {
@@ -159,7 +159,8 @@ impl Kernel for Scan<'_> {
 }
 
 impl Scan<'_> {
-    /// The tokens of sequence `b`, in tiles of `T` tokens and `W` channels.
+    /// The tokens of sequence `b`, in tiles of `T` tokens and `W` channels; with one token to a tile, where
+    /// neighbouring channels lie side by side in A and the state.
     #[inline(always)]
     fn scan<I: Isa, const T: usize, const W: usize>(&mut self, isa: I, b: usize, tokens: usize) {
         let [_, _, channels] = self.y.shape();
@@ -176,7 +177,7 @@ impl Scan<'_> {
                 let (bias, delta_min) = (args.dt_bias, args.delta_min);
                 let selection = Selection::new(bias, delta_min, args.dt_limits, channel + c, count);
                 self.select(isa, &selection, &mut tile, place);
-                if T == 1 && self.rows_of_channels() {
+                if T == 1 {
                     self.recur_once(isa, &mut tile, place);
                 } else {
                     // The processor does not foresee that the next channels of these tokens are wanted next, or
@@ -275,8 +276,8 @@ impl Scan<'_> {
         for state in (0..d_state).step_by(STATES) {
             let states = STATES.min(d_state - state);
             let from = [self.sequence + b, first, state];
-            let inputs = group::<T>(&self.args.b, from, n);
-            let outputs = group::<T>(&self.args.c, from, n);
+            let inputs = group(&self.args.b, from, n);
+            let outputs = group(&self.args.c, from, n);
             for v in (0..count).step_by(I::LANES) {
                 let (lane, lanes) = (c + v, I::LANES.min(count - v));
                 let mut rate = [isa.zero(); STATES];
@@ -348,12 +349,12 @@ impl Scan<'_> {
 
 /// A group of states of B or C, token by token; where it is not whole, zeros follow, which leave those states 0.
 #[inline(always)]
-fn group<const T: usize>(
+fn group(
     view: &View<'_, f32, 3>,
     [sequence, first, state]: [usize; 3],
     n: usize,
-) -> [[f32; STATES]; T] {
-    let mut tile = [[0.0; STATES]; T];
+) -> [[f32; STATES]; TILE] {
+    let mut tile = [[0.0; STATES]; TILE];
     let states = STATES.min(view.shape()[2] - state);
     for (t, group) in tile[..n].iter_mut().enumerate() {
         let row = view.row([sequence, first + t, state]);

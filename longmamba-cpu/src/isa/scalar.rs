@@ -10,15 +10,15 @@ pub(crate) struct Scalar(());
 
 type V = [f32; 4];
 
-#[inline(never)]
-fn run<K: Kernel>(isa: Scalar, kernel: K) -> K::Out {
-    kernel.run(isa)
-}
-
 impl Scalar {
     pub(crate) fn new() -> Self {
         Scalar(())
     }
+}
+
+#[inline(never)]
+fn run<K: Kernel>(isa: Scalar, kernel: K) -> K::Out {
+    kernel.run(isa)
 }
 
 /// `[f(a0, b0), ..]`, written out because a closure could not be forced inline.

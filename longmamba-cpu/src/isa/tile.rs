@@ -120,8 +120,8 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
             return;
         }
         if depth > 0 {
-            let last_left = offset(rows - 1, left.row_stride, depth - 1, 1);
-            let last_right = offset(depth - 1, right.depth_stride, columns - 1, 1);
+            let last_left = offset(rows - 1, left.row_stride, depth - 1);
+            let last_right = offset(depth - 1, right.depth_stride, columns - 1);
             assert!(last_left.is_some_and(|at| at < left.data.len()), "left factor is too short");
             assert!(
                 last_right.is_some_and(|at| at < right.data.len()),
@@ -142,14 +142,14 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
     }
 }
 
-/// `i · row + k · step`, or `None` where it overflows.
+/// `i · stride + k`, or `None` where it overflows.
 #[inline(always)]
-fn offset(i: usize, row: usize, k: usize, step: usize) -> Option<usize> {
-    i.checked_mul(row)?.checked_add(k.checked_mul(step)?)
+fn offset(i: usize, stride: usize, k: usize) -> Option<usize> {
+    i.checked_mul(stride)?.checked_add(k)
 }
 
-/// [`Multiply`] after its checks: every element of `left` and `right` that the shape
-/// of the result asks for is inside its slice. The unsafe methods rely on that for the same result.
+/// [`Multiply`] after its checks: every element of `left` and `right` that the shape of the result asks for is
+/// inside its slice. The unsafe methods rely on that for the same result.
 struct Product<'a, L, F, E> {
     left: Left<'a, L>,
     right: Right<'a, F>,
@@ -264,7 +264,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         let lines = out.rows_mut([row, column], 0, MR, width);
         if width == NV * I::LANES {
             for (i, (sums, line)) in sums.iter().zip(lines).enumerate() {
-                // The compiler would not know it.
+                // Told its length, the compiler leaves the checks of its parts out.
                 let line = &mut line[..NV * I::LANES];
                 for (v, &sum) in sums.iter().enumerate() {
                     let part = &mut line[v * I::LANES..][..I::LANES];

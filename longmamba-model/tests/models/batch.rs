@@ -1,6 +1,6 @@
 //! A sequence of a ragged batch gives what it gives alone, and nothing of the others is seen in it.
 
-use crate::common::{Shape, assert_close, fixture, plan, random_tokens, shapes};
+use crate::common::{self, Shape, assert_close, fixture, plan, random_tokens, shapes};
 use longmamba_model::policy::{Lookup, Plan};
 use longmamba_model::{Batch, DeltaSums, Error, Model, Session, SessionOptions};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ impl Origin {
     fn model(self) -> Arc<Model> {
         match self {
             Origin::Random(shape) => shape.model(),
-            Origin::Fixture(name) => Model::load(&fixture(name), crate::common::backend()).unwrap(),
+            Origin::Fixture(name) => Model::load(&fixture(name), common::backend()).unwrap(),
         }
     }
 }
@@ -461,7 +461,7 @@ fn a_batch_may_be_empty() {
 /// A length of 0 announces nothing, and one that is refused leaves the others unannounced.
 #[test]
 fn prompts_are_announced_all_or_none() {
-    let model = Model::load(&fixture("mamba2-hf"), crate::common::backend()).unwrap();
+    let model = Model::load(&fixture("mamba2-hf"), common::backend()).unwrap();
     let mut batch = Batch::new(model, SessionOptions::default(), 3).unwrap();
     batch.prefill_of(&[0, 0, 9]).unwrap();
     // The third is announced already.

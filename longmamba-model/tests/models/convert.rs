@@ -1,6 +1,6 @@
 //! Conversion keeps a model what it is; rounding the weights changes it as little as the reference says.
 
-use crate::common::{backend, fixture};
+use crate::common::{self, backend, fixture};
 use longmamba_model::verify::{Tolerance, verify};
 use longmamba_model::{DType, Error, Model, convert};
 use std::path::Path;
@@ -52,14 +52,13 @@ fn rounded_weights_give_what_the_reference_gives_for_them() {
         for (dtype, name) in [(DType::F16, "f16"), (DType::BF16, "bf16")] {
             let out = converted(folder, Some(dtype));
             let golden = fixture("rounded").join(format!("{folder}.{name}.golden.safetensors"));
-            let worst = passes(&out.path().join("new"), &golden, crate::common::tolerance(folder));
+            let worst = passes(&out.path().join("new"), &golden, common::tolerance(folder));
             println!("{folder} {name}: worst error {worst:.3} of what is allowed");
             // The reference of the unrounded weights is another one: the comparison can fail.
             let model = Model::load(&out.path().join("new"), backend()).unwrap();
             let exact = fixture(folder).join("golden.safetensors");
             let report =
-                verify(&model, &exact, &[], crate::common::tolerance(folder), &mut |_, _| {})
-                    .unwrap();
+                verify(&model, &exact, &[], common::tolerance(folder), &mut |_, _| {}).unwrap();
             assert!(!report.passed(), "{folder} {name}");
             seen += 1;
         }
@@ -75,7 +74,7 @@ fn nothing_is_overwritten_and_nothing_becomes_infinite() {
 
     let folder = out.path().join("large");
     std::fs::create_dir(&folder).unwrap();
-    let shape = crate::common::Shape {
+    let shape = common::Shape {
         mamba2: true,
         seed: 1,
         d_model: 8,
@@ -89,8 +88,7 @@ fn nothing_is_overwritten_and_nothing_becomes_infinite() {
     };
     let mut tensors = shape.tensors();
     tensors[0].2[3] = 70_000.0;
-    std::fs::write(folder.join("model.safetensors"), crate::common::safetensors_file(&tensors))
-        .unwrap();
+    std::fs::write(folder.join("model.safetensors"), common::safetensors_file(&tensors)).unwrap();
     std::fs::write(folder.join("config.json"), shape.config()).unwrap();
     let to = out.path().join("half");
     let why = convert(&folder, &to, Some(DType::F16), &mut |_, _| {}).unwrap_err().to_string();

@@ -1,12 +1,14 @@
 //! The example that shows how to embed the library compiles, and does what it says.
 
+use crate::common;
+
 #[path = "../../examples/embed.rs"]
 #[allow(dead_code, reason = "its main is not called")]
 mod embed;
 
 #[test]
 fn the_example_continues_a_prompt() {
-    let folder = crate::common::fixture("mamba-hf");
+    let folder = common::fixture("mamba-hf");
     let golden = std::fs::read(folder.join("golden.safetensors")).unwrap();
     let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
     let ids = |name| -> Vec<u32> {

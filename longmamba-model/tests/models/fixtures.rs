@@ -1,6 +1,6 @@
 //! Tiny checkpoints against the logits of Hugging Face transformers.
 
-use crate::common::{fixture, folders};
+use crate::common::{self, fixture, folders};
 use longmamba_model::verify::{Tolerance, verify};
 use longmamba_model::{Cpu, CpuBackend, Model};
 
@@ -19,7 +19,7 @@ fn logits_and_greedy_continuation_are_the_reference() {
             let model = Model::load(&fixture(folder), backend).unwrap();
             let golden = fixture(folder).join("golden.safetensors");
             let report =
-                verify(&model, &golden, &CHUNKS, crate::common::tolerance(folder), &mut |_, _| {})
+                verify(&model, &golden, &CHUNKS, common::tolerance(folder), &mut |_, _| {})
                     .unwrap();
             let worst = report.cases.iter().map(|c| c.worst_ratio).fold(0.0, f32::max);
             println!("{folder} {cpu:?}: worst error {worst:.3} of what is allowed");
@@ -33,7 +33,7 @@ fn logits_and_greedy_continuation_are_the_reference() {
 /// The comparison itself can fail: each kind of damage to the golden file is seen.
 #[test]
 fn a_changed_reference_is_noticed() {
-    let model = Model::load(&fixture("mamba2-hf"), crate::common::backend()).unwrap();
+    let model = Model::load(&fixture("mamba2-hf"), common::backend()).unwrap();
     let golden = std::fs::read(fixture("mamba2-hf").join("golden.safetensors")).unwrap();
     let run = |bytes: &[u8], tolerance| {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,7 +1,7 @@
 //! Models with attention layers: whole = chunked = token by token = forked = saved and loaded, with and
 //! without a window; a cache that is bounded; and snapshots that lie.
 
-use crate::common::{all_logits, assert_close, fixture, plan, random_tokens};
+use crate::common::{self, all_logits, assert_close, fixture, plan, random_tokens};
 use longmamba_model::{Error, KV_PAGE, Model, Session, SessionOptions};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,7 +17,7 @@ const MODELS: [(&str, f32); 3] =
     [("zamba2-hf-2block-rope", 5e-4), ("zamba2-1block", 5e-4), ("original-mamba2attn", 2e-5)];
 
 fn model(name: &str) -> Arc<Model> {
-    Model::load(&fixture(name), crate::common::backend()).unwrap()
+    Model::load(&fixture(name), common::backend()).unwrap()
 }
 
 fn options(chunk_len: usize, attention_window: Option<usize>) -> SessionOptions {

@@ -3,7 +3,7 @@
 mod files;
 
 use crate::common::oracle::{Layer, Model, Outcome};
-use crate::common::{Shape, VOCAB, fixture, plan, random_tokens, shapes};
+use crate::common::{self, Shape, VOCAB, fixture, plan, random_tokens, shapes};
 use longmamba_model::methods::{
     DeciMamba, Lamb, LongMamba, MambaExtend, Method, Modulation, Point, Scaled, Scales, Tuning,
     Winsorize,
@@ -431,7 +431,7 @@ fn decimamba_refuses_what_it_cannot_do() {
         assert!(error.contains(why), "{error}");
     }
     let hybrid =
-        longmamba_model::Model::load(&fixture("zamba2-1block"), crate::common::backend()).unwrap();
+        longmamba_model::Model::load(&fixture("zamba2-1block"), common::backend()).unwrap();
     let error = hybrid.session(options(Arc::new(DeciMamba::new(hybrid.config())), 32)).unwrap_err();
     assert!(error.to_string().contains("attention layers"), "{error}");
 }

@@ -5,7 +5,7 @@
 //! 8192 `recallS.METHOD.predicted` u8 `[20, 5]` with `.margin`.
 #![cfg(feature = "builtin")]
 
-use crate::common::fixture;
+use crate::common::{self, fixture};
 use longmamba_model::SessionOptions;
 use longmamba_model::builtin::{self, Builtin};
 use longmamba_model::calibrate::calibrate;
@@ -58,7 +58,7 @@ fn calibrated(model: &Builtin) -> Plan {
     let windows: Vec<&[u32]> = windows.chunks(256).collect();
     let (clamp, lengths) = (file.f64("clamp_percent"), file.i64("calibration.lengths"));
     let settings = CalibrationSettings::new(256, clamp, Aggregate::Max, lengths).unwrap();
-    let loaded = model.model(crate::common::backend()).unwrap();
+    let loaded = model.model(common::backend()).unwrap();
     calibrate(&loaded, &windows, settings, file.f64("theta"), &mut |_| {}).unwrap()
 }
 
@@ -128,7 +128,7 @@ fn write_built_in_plans() {
 fn golden_logits_are_the_reference() {
     for model in builtin::all() {
         let golden = fixture(model.name).join("golden.safetensors");
-        let model = model.model(crate::common::backend()).unwrap();
+        let model = model.model(common::backend()).unwrap();
         let report =
             verify(&model, &golden, &[7, 64], Tolerance::default(), &mut |_, _| {}).unwrap();
         assert!(report.passed(), "{report:#?}");
@@ -142,7 +142,7 @@ fn methods(model: &Builtin) -> [(&'static str, Option<Arc<Plan>>); 2] {
 #[test]
 fn filtered_logits_reproduce_the_reference() {
     for builtin in builtin::all() {
-        let (file, model) = (reference(builtin), builtin.model(crate::common::backend()).unwrap());
+        let (file, model) = (reference(builtin), builtin.model(common::backend()).unwrap());
         let prompt = tokens(&file.i64("prompt"));
         for (method, plan) in methods(builtin) {
             let options = SessionOptions { plan, lookup: Lookup::Nearest, ..Default::default() };
@@ -159,12 +159,7 @@ fn filtered_logits_reproduce_the_reference() {
                 "{} {method}: worst error {worst:.1e} of logits up to {scale:.1}",
                 builtin.name
             );
-            crate::common::assert_close(
-                &actual,
-                &expected,
-                1e-3,
-                &format!("{} {method}", builtin.name),
-            );
+            common::assert_close(&actual, &expected, 1e-3, &format!("{} {method}", builtin.name));
         }
     }
 }
@@ -175,7 +170,7 @@ fn filtered_logits_reproduce_the_reference() {
 fn recall_predictions_are_the_reference() {
     let prompts = File::open("recall.safetensors");
     for builtin in builtin::all() {
-        let (file, model) = (reference(builtin), builtin.model(crate::common::backend()).unwrap());
+        let (file, model) = (reference(builtin), builtin.model(common::backend()).unwrap());
         for len in [256usize, 2048, 8192] {
             let ids = prompts.u8(&format!("recall{len}.input_ids"));
             let positions = prompts.i64(&format!("recall{len}.answer_positions"));

@@ -3,6 +3,7 @@
 //! repository; without them the test says so.
 #![cfg(feature = "builtin")]
 
+use crate::common;
 use longmamba_model::eval::Estimate;
 use longmamba_model::eval::perplexity::{Windows, perplexity};
 use longmamba_model::eval::recall::{RecallTask, recall};
@@ -45,7 +46,7 @@ fn novels_give_what_the_reference_reports() {
     let slices: Vec<&[u8]> = books.iter().map(Vec::as_slice).collect();
     for (name, length, method, bits, share) in REFERENCE {
         let builtin = builtin::find(name).unwrap();
-        let model = builtin.model(crate::common::backend()).unwrap();
+        let model = builtin.model(common::backend()).unwrap();
         let tokenizer = Tokenizer::for_model(model.config(), model.path()).unwrap();
         let texts: Vec<_> = books.iter().map(|b| tokenizer.encode_text(b).unwrap()).collect();
         let plan = (method == "longmamba").then(|| Arc::new(builtin.plan().unwrap()));

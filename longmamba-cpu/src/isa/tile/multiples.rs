@@ -4,12 +4,11 @@ use crate::isa::{Isa, IsaKind};
 use std::hint::black_box;
 
 /// The multiples of a distance in bytes, up to eleven: the odd ones, which an instruction that loads takes times
-/// 1, 2, 4 or 8 without a cost. Where a multiple is no number it is another: a matrix of one row may say of the next
-/// that it is anywhere.
+/// 1, 2, 4 or 8 without a cost. They wrap where they overflow: the stride of a matrix of one row may be any number.
 ///
 /// A compiler that knows how they hang together computes one from another again and again where it should keep
-/// all in registers: in the loop over a tile of 6 × 2, 95 instructions for four steps instead of 85. It is not told
-/// where that pays: with sixteen lanes a tile has more rows than there are registers for, and time enough.
+/// all in registers: in the loop over a tile of 6 × 2, 95 instructions for four steps instead of 85. With
+/// AVX2 it is not told. With sixteen lanes a tile has more rows than there are registers for, and time enough.
 #[derive(Clone, Copy)]
 pub(super) struct Multiples([usize; 6]);
 
