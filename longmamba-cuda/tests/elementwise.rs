@@ -182,6 +182,16 @@ fn arguments_are_checked() {
     assert_same("untouched", &out.values(), &[7.0; 12]);
 }
 
+/// Random numbers are 0 once in a while, and then nothing at all is allowed.
+#[test]
+fn zero_is_close_to_zero_only() {
+    assert_close("zero", &[-0.0], &[0.0], 0.0, 1e-6);
+    for value in [f32::MIN_POSITIVE, f32::NAN] {
+        let compared = std::panic::catch_unwind(|| assert_close("", &[value], &[0.0], 0.0, 1e-6));
+        assert!(compared.is_err(), "{value:e} is not 0");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
