@@ -245,9 +245,14 @@ impl Panels<f32> for PackedPanels<'_, Pair> {
         for (pairs, rows) in panel.chunks_exact(columns).zip(room.chunks_exact_mut(2 * columns)) {
             let (first, second) = rows.split_at_mut(columns);
             for j in (0..columns).step_by(I::LANES) {
-                let [a, b] = isa.widen(Pair::load(isa, &pairs[j..]));
-                isa.store(a, &mut first[j..]);
-                isa.store(b, &mut second[j..]);
+                // Panels of another instruction set may be narrower than a vector.
+                let vector = match pairs.get(j..j + I::LANES) {
+                    Some(whole) => Pair::load(isa, whole),
+                    None => Pair::load_part(isa, &pairs[j..]),
+                };
+                let [a, b] = isa.widen(vector);
+                isa.store_at(a, first, j);
+                isa.store_at(b, second, j);
             }
         }
         room
