@@ -76,6 +76,20 @@ const fn unrolled<I: Isa>() -> usize {
     }
 }
 
+/// `body` with `i` from 0 to `count` - 1, at most 12 times. A loop that the compiler does not unroll would pick its
+/// row of sums from memory, and they would all go there first.
+macro_rules! each_row {
+    ($count:expr, |$i:ident| $body:block) => {
+        each_row!(@ $count, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $count:expr, $i:ident, $body:block, $($row:literal)*) => {
+        $(if const { $row < $count } {
+            let $i = $row;
+            $body
+        })*
+    };
+}
+
 /// Tiles of so few rows wait for `right` to come from memory.
 const FEW: usize = 4;
 
@@ -263,19 +277,28 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         }
         let lines = out.rows_mut([row, column], 0, MR, width);
         if width == NV * I::LANES {
-            for (i, (sums, line)) in sums.iter().zip(lines).enumerate() {
+            let mut lines = lines;
+            each_row!(MR, |i| {
                 // Told its length, the compiler leaves the checks of its parts out.
-                let line = &mut line[..NV * I::LANES];
-                for (v, &sum) in sums.iter().enumerate() {
+                let line = &mut lines.next().expect("a line for each row")[..NV * I::LANES];
+                for (v, &sum) in sums[i].iter().enumerate() {
                     let part = &mut line[v * I::LANES..][..I::LANES];
                     let at = [row + i, column + v * I::LANES];
                     isa.store(ending.end(isa, at, sum, part), part);
                 }
-            }
+            });
             return;
         }
-        for (i, (sums, line)) in sums.iter().zip(lines).enumerate() {
-            for (v, (part, &sum)) in line.chunks_mut(I::LANES).zip(sums).enumerate() {
+        // Sums that a loop picks from would lie in memory for full tiles, too.
+        let mut room = [[0.0; MAX_COLUMNS]; MR];
+        for (sums, room) in sums.iter().zip(&mut room) {
+            for (v, &sum) in sums.iter().enumerate() {
+                isa.store(sum, &mut room[v * I::LANES..]);
+            }
+        }
+        for (i, (sums, line)) in room.iter().zip(lines).enumerate() {
+            for (v, part) in line.chunks_mut(I::LANES).enumerate() {
+                let sum = isa.load(&sums[v * I::LANES..]);
                 let at = [row + i, column + v * I::LANES];
                 isa.store_part(ending.end(isa, at, sum, part), part);
             }
