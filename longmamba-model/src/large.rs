@@ -7,8 +7,8 @@ use longmamba_core::AlignedVec;
 use memmap2::{MmapMut, MmapOptions};
 use std::ops::{Deref, DerefMut};
 
-/// Bytes, zero at first, on a cache line; from two megabytes on, on large pages where the system has them, and
-/// from [`MEDIUM`] on, on pages that are there from the start.
+/// Bytes, zero at first, on a cache line; from [`MEDIUM`] on, on pages of their own, and from two megabytes on, on
+/// large ones where the system has them.
 pub(crate) struct LargeBytes(Storage);
 
 enum Storage {
@@ -32,6 +32,18 @@ impl LargeBytes {
     /// Or rather ends the process, where there is no memory.
     pub(crate) fn zeros(len: usize) -> Self {
         Self::mapped(len).unwrap_or_else(|| LargeBytes(Storage::Small(AlignedVec::zeros(len))))
+    }
+
+    /// As [`zeros`](Self::zeros), on pages that are there from the start: threads that first touch a large one at the
+    /// same time would each fill one with zeros.
+    pub(crate) fn resident(len: usize) -> Self {
+        let bytes = Self::zeros(len);
+        // Where the system does not know how, they come when they are touched.
+        #[cfg(target_os = "linux")]
+        if let Storage::Mapped { pages, start, len: LARGE.. } = &bytes.0 {
+            let _ = pages.advise_range(memmap2::Advice::PopulateWrite, *start, len);
+        }
+        bytes
     }
 
     /// `None` where there is no memory.

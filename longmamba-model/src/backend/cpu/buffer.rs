@@ -10,7 +10,7 @@ pub struct CpuBuffer(LargeBytes);
 
 impl CpuBuffer {
     pub(super) fn zeros(len: usize) -> Self {
-        CpuBuffer(LargeBytes::zeros(len.saturating_mul(size_of::<f32>())))
+        CpuBuffer(LargeBytes::resident(len.saturating_mul(size_of::<f32>())))
     }
 }
 
