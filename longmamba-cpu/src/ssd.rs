@@ -177,7 +177,7 @@ impl<F: ChunkFactor> Kernel for Scan<'_, F> {
     }
 }
 
-impl<F: ChunkFactor> Scan<'_, F> {
+impl<'a, F: ChunkFactor> Scan<'a, F> {
     /// Δ of the tokens and heads of `place`, masked and counted: `[token][head]`.
     #[inline(always)]
     fn deltas<I: Isa>(
@@ -197,12 +197,12 @@ impl<F: ChunkFactor> Scan<'_, F> {
 
     /// D of a head of the arguments.
     #[inline(always)]
-    fn skip<I: Isa>(&self, isa: I, head: usize) -> Skip<'_, I> {
+    fn skip(&self, head: usize) -> Skip<'a> {
         let [_, _, heads, head_dim, _, _] = self.args.dims();
         match self.args.d {
             Some(d) if d.len() != heads => Skip::Elements(&d[head * head_dim..][..head_dim]),
-            Some(d) => Skip::Head(isa.splat(d[head])),
-            None => Skip::Head(isa.zero()),
+            Some(d) => Skip::Head(d[head]),
+            None => Skip::Head(0.0),
         }
     }
 
@@ -215,17 +215,18 @@ impl<F: ChunkFactor> Scan<'_, F> {
 }
 
 /// D of one head: one value, or one for each element.
-enum Skip<'a, I: Isa> {
-    Head(I::V),
+#[derive(Clone, Copy)]
+enum Skip<'a> {
+    Head(f32),
     Elements(&'a [f32]),
 }
 
-impl<I: Isa> Skip<'_, I> {
+impl Skip<'_> {
     /// For the elements from `p` on.
     #[inline(always)]
-    fn at(&self, isa: I, p: usize) -> I::V {
+    fn at<I: Isa>(&self, isa: I, p: usize) -> I::V {
         match self {
-            Skip::Head(d) => *d,
+            Skip::Head(d) => isa.splat(*d),
             Skip::Elements(d) => isa.load_at(d, p),
         }
     }

@@ -39,11 +39,26 @@ pub(crate) struct Right<'a, F = f32> {
     pub(crate) depth_stride: usize,
 }
 
+/// The sums of a tile.
+pub(crate) type Sums<I, const MR: usize, const NV: usize> = [[<I as Isa>::V; NV]; MR];
+
 /// What becomes of a product where it meets the output.
 pub(crate) trait Ending: Copy {
     /// What to write for a vector of sums, from `[row, column]` of the output on. `old` is what is there, a
     /// vector or, at the end of a row, less.
     fn end<I: Isa>(self, isa: I, at: [usize; 2], sums: I::V, old: &[f32]) -> I::V;
+
+    /// What to do before that with a whole tile, from `[row, column]` of the output on: nothing, or see
+    /// [`add_product`].
+    #[inline(always)]
+    fn add<I: Isa, const MR: usize, const NV: usize>(
+        self,
+        isa: I,
+        at: [usize; 2],
+        sums: &mut Sums<I, MR, NV>,
+    ) {
+        let _ = (isa, at, sums);
+    }
 }
 
 /// Takes its place, or, where it is told to accumulate, is added.
@@ -246,7 +261,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         width: usize,
     ) {
         let Product { left, right, depth, ending } = *self;
-        let mut sums = [[isa.zero(); NV]; MR];
+        let mut sums: Sums<I, MR, NV> = [[isa.zero(); NV]; MR];
         // A narrow tile loads whole vectors all the same, as long as they end inside the slice: the
         // lanes past `width` hold the next row's columns and are never stored.
         let whole = if width == NV * I::LANES {
@@ -275,6 +290,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
                 }
             }
         }
+        ending.add(isa, [row, column], &mut sums);
         let lines = out.rows_mut([row, column], 0, MR, width);
         if width == NV * I::LANES {
             let mut lines = lines;
@@ -306,6 +322,38 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
     }
 }
 
+/// Adds the product of another left factor, from row `at[0]` on, and another right one, from column `at[1]` on, to a
+/// tile.
+///
+/// # Panics
+/// Where a factor is too short; rows of `right` end with whole vectors.
+#[inline(always)]
+pub(crate) fn add_product<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
+    isa: I,
+    left: Left<'_, L>,
+    right: Right<'_, F>,
+    depth: usize,
+    [row, column]: [usize; 2],
+    sums: &mut Sums<I, MR, NV>,
+) {
+    if depth == 0 {
+        return;
+    }
+    let first = row.checked_mul(left.row_stride);
+    let last = offset(row + MR - 1, left.row_stride, depth - 1);
+    assert!(last.is_some_and(|at| at < left.data.len()), "left factor is too short");
+    let end = offset(depth - 1, right.depth_stride, column + NV * I::LANES);
+    assert!(end.is_some_and(|end| end <= right.data.len()), "right factor is too short");
+    // SAFETY: the last element of the rows `row..row + MR` and the last of `NV` vectors at every k below `depth` were
+    // just shown to be inside the slices.
+    unsafe {
+        let l = left.data.as_ptr().add(first.unwrap_or(0));
+        let r = right.data.as_ptr().add(column);
+        let rows = Multiples::new::<I, L, MR>(left.row_stride);
+        sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, depth, sums);
+    }
+}
+
 /// The loop that all the time is spent in: `sums[i][v] += Σ_k l[i, k] · r[k, v]`.
 ///
 /// # Safety
@@ -319,7 +367,7 @@ unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
     r: *const F,
     r_stride: usize,
     depth: usize,
-    sums: &mut [[I::V; NV]; MR],
+    sums: &mut Sums<I, MR, NV>,
 ) {
     // A copy of its own stays in registers whatever becomes of the sums afterwards.
     let mut running = *sums;

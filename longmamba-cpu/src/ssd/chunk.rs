@@ -19,9 +19,9 @@
 //! tokens up to `BLOCK` - 1 before it.
 
 use super::factor::ChunkFactor;
-use super::{Place, Scan};
+use super::{Place, Scan, Skip};
 use crate::dispatch::Block;
-use crate::isa::tile::{Add, Ending, Left, Right, multiply};
+use crate::isa::tile::{Add, Ending, Left, Right, Sums, add_product, multiply};
 use crate::isa::{Isa, MOST_LANES};
 use crate::math::{Exp2Nonpositive, exp2_nonpositive, map};
 use crate::select::{LINE, Selection, TILE};
@@ -43,8 +43,6 @@ pub(super) struct Workspace<'a, F> {
     b: &'a mut [f32],
     /// C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`
     scores: &'a mut [f32],
-    /// y without what the state gives: `[CHUNK, width]`
-    y: &'a mut [f32],
     /// C·Bᵀ with a head's decay, a left factor of `CHUNK` by `CHUNK`
     decayed: &'a mut [F],
     /// Δ·x, and the same with the decay to the end of the chunk: right factors of `CHUNK` rows
@@ -67,7 +65,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
     /// The floats and the factors that it needs, with the states of so many heads.
     pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> [usize; 2] {
         let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(MOST_LANES));
-        let floats = heads * d_state * width + d_state * chunk + chunk * chunk + chunk * width;
+        let floats = heads * d_state * width + d_state * chunk + chunk * chunk;
         [floats, Self::factors(width, d_state).iter().sum()]
     }
 
@@ -96,7 +94,6 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
             states: take(&mut floats, heads * d_state * width),
             b: take(&mut floats, d_state * chunk),
             scores: take(&mut floats, chunk * chunk),
-            y: take(&mut floats, chunk * width),
             decayed: take(&mut factors, decayed),
             update: take(&mut factors, update),
             late_update: take(&mut factors, late_update),
@@ -297,8 +294,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(MOST_LANES);
 
-        // All that x is read for, two tokens at a time; a token that is missing at the end counts as zeros.
-        let d = self.skip(isa, head);
+        // Δ·x, two tokens at a time; a token that is missing at the end counts as zeros.
         let x = |t| match t < n {
             true => self.args.x.row([sequence, token + t, head, 0]),
             false => &[],
@@ -311,10 +307,8 @@ impl<F: ChunkFactor> Scan<'_, F> {
             for p in (0..width).step_by(I::LANES) {
                 let (mut now, mut late) = ([isa.zero(); 2], [isa.zero(); 2]);
                 for r in 0..2 {
-                    let x = isa.load_at(rows[r], p);
-                    now[r] = isa.mul(delta[r], x);
+                    now[r] = isa.mul(delta[r], isa.load_at(rows[r], p));
                     late[r] = isa.mul(to_end[r], now[r]);
-                    isa.store(isa.mul(d.at(isa, p), x), &mut work.y[(t + r) * width + p..]);
                 }
                 F::put_right(isa, now, work.update, pair, width, p);
                 F::put_right(isa, late, work.late_update, pair, width, p);
@@ -323,25 +317,16 @@ impl<F: ChunkFactor> Scan<'_, F> {
 
         self.ask_for(isa, place, i);
 
-        // What the chunk's own tokens give.
+        // C·Bᵀ with this head's decay.
         let stride = F::CHUNK / F::STEP;
-        let right = Right { data: &*work.update, depth_stride: width };
-        for first in (0..n).step_by(BLOCK) {
-            let rows = BLOCK.min(n - first);
-            for t in first..first + rows {
-                let scores = &work.scores[t * F::CHUNK..];
-                let row = &mut work.decayed[t * stride..][..stride];
-                decayed_scores(isa, decay, t, &scores[..seen::<F>(first)], row);
-            }
-            let left = from(work.decayed, first * stride);
-            let left = Left { data: left, row_stride: stride };
-            let depth = (first + rows).div_ceil(F::STEP);
-            let out = &mut work.y[first * width..];
-            let layout = Layout::contiguous([rows, width]);
-            multiply(isa, left, right, depth, &mut block(out, layout), Add(true));
+        for t in 0..n {
+            let scores = &work.scores[t * F::CHUNK..];
+            let row = &mut work.decayed[t * stride..][..stride];
+            decayed_scores(isa, decay, t, &scores[..seen::<F>(t / BLOCK * BLOCK)], row);
         }
 
-        // What the state before the chunk gives, and y goes out.
+        let d = self.skip(head);
+        // y: what the state before the chunk gives, and what the chunk's own tokens give.
         let states = match in_place(&self.state) {
             true => self.state.flat_mut([b, k + i, 0, 0]),
             false => &mut work.states[i * d_state * width..][..d_state * width],
@@ -349,10 +334,17 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::again(c, d_state, work.c_factors);
         let right = F::right(isa, states, [d_state, width], work.right);
+        let ending = Output {
+            start: &decay.since_start,
+            decayed: Left { data: &*work.decayed, row_stride: stride },
+            update: Right { data: &*work.update, depth_stride: width },
+            d,
+            x: matrix(&self.args.x, [sequence, token, head, 0]),
+        };
         let mut out = self.y.matrix_mut([b, token, k + i, 0], 1, [n, head_dim]);
-        let ending = Since { start: &decay.since_start, y: work.y, width };
         multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut out, ending);
 
+        // And the state.
         let left = Left { data: &*work.b, row_stride: F::CHUNK };
         let left = F::again(left, n, work.b_factors);
         let right = Right { data: &*work.late_update, depth_stride: width };
@@ -366,19 +358,43 @@ fn seen<F: ChunkFactor>(first: usize) -> usize {
     (first + BLOCK).next_multiple_of(MOST_LANES).min(F::CHUNK)
 }
 
-/// `2^u[t]` of the product, and the rest of y.
+/// All that y is made of, but for the product of C and the state.
 #[derive(Clone, Copy)]
-struct Since<'a> {
+struct Output<'a, F> {
+    /// `2^u[t]`
     start: &'a [f32; MOST],
-    /// `[tokens, width]`
-    y: &'a [f32],
-    width: usize,
+    /// Of rows of tokens, zeros where s > t: up to the end of the tile is enough.
+    decayed: Left<'a, F>,
+    /// Δ·x
+    update: Right<'a, F>,
+    d: Skip<'a>,
+    /// `[tokens, head_dim]`
+    x: Left<'a>,
 }
 
-impl Ending for Since<'_> {
+impl<F: ChunkFactor> Ending for Output<'_, F> {
     #[inline(always)]
-    fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, _: &[f32]) -> I::V {
-        isa.fma(isa.splat(self.start[t]), sums, isa.load(&self.y[t * self.width + p..]))
+    fn add<I: Isa, const MR: usize, const NV: usize>(
+        self,
+        isa: I,
+        at: [usize; 2],
+        sums: &mut Sums<I, MR, NV>,
+    ) {
+        let [t, _] = at;
+        for (&start, sums) in self.start[t..][..MR].iter().zip(&mut *sums) {
+            let start = isa.splat(start);
+            for sum in sums {
+                *sum = isa.mul(start, *sum);
+            }
+        }
+        let depth = (t + MR).div_ceil(F::STEP);
+        add_product(isa, self.decayed, self.update, depth, at, sums);
+    }
+
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
+        let x = isa.load_at(&self.x.data[t * self.x.row_stride + p..][..old.len()], 0);
+        isa.fma(self.d.at(isa, p), x, sums)
     }
 }
 

@@ -52,7 +52,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let (sequence, head) = (self.sequence + b, self.head + k);
         let group = self.group(head);
         let x = &self.args.x.row([sequence, t, head, p])[..width];
-        let d = self.skip(isa, head);
+        let d = self.skip(head);
         let mut update = [isa.zero(); VECTORS];
         let mut y = [isa.zero(); VECTORS];
         for v in 0..VECTORS {
