@@ -105,6 +105,10 @@ pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     fn read_vector(&self, vector: &Self::Vector) -> Result<Vec<f32>>;
     /// A buffer of zeros.
     fn buffer(&self, len: usize) -> Result<Self::Buffer>;
+    /// The same for who will use all of it: its memory may be there from the start.
+    fn state(&self, len: usize) -> Result<Self::Buffer> {
+        self.buffer(len)
+    }
     /// Copies `out.len()` elements, from element `first` on, to the host.
     fn read(&self, buffer: &Self::Buffer, first: usize, out: &mut [f32]) -> Result<()>;
     /// Copies `values` to the start of the buffer.

@@ -73,7 +73,7 @@ impl<B: Backend> Sequence<B> {
         let state = |_| {
             Ok(LayerState {
                 conv_history: backend.buffer(conv)?,
-                ssm: backend.buffer(ssm)?,
+                ssm: backend.state(ssm)?,
                 sums: backend.sums(config.mixer.channels())?,
             })
         };

@@ -90,6 +90,10 @@ impl Backend for CpuBackend {
         Ok(CpuBuffer::zeros(len))
     }
 
+    fn state(&self, len: usize) -> Result<Buffer> {
+        Ok(CpuBuffer::resident(len))
+    }
+
     fn read(&self, buffer: &Buffer, first: usize, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&buffer[first..first + out.len()]);
         Ok(())

@@ -10,8 +10,17 @@ pub struct CpuBuffer(LargeBytes);
 
 impl CpuBuffer {
     pub(super) fn zeros(len: usize) -> Self {
-        CpuBuffer(LargeBytes::resident(len.saturating_mul(size_of::<f32>())))
+        CpuBuffer(LargeBytes::zeros(bytes(len)))
     }
+
+    /// Its pages are there from the start.
+    pub(super) fn resident(len: usize) -> Self {
+        CpuBuffer(LargeBytes::resident(bytes(len)))
+    }
+}
+
+fn bytes(floats: usize) -> usize {
+    floats.saturating_mul(size_of::<f32>())
 }
 
 impl Deref for CpuBuffer {
@@ -41,12 +50,13 @@ mod tests {
     #[test]
     fn every_size_is_zero_and_writable() {
         for len in [0, 1, 1000, 1 << 15, (1 << 15) + 1, (LARGE / 4) - 1, LARGE / 4, LARGE / 4 + 3] {
-            let mut buffer = CpuBuffer::zeros(len);
-            assert_eq!(buffer.len(), len);
-            assert_eq!(buffer.as_ptr().addr() % 64, 0);
-            assert!(buffer.iter().all(|&v| v == 0.0));
-            buffer.fill(2.0);
-            assert_eq!(buffer.iter().sum::<f32>(), 2.0 * len as f32);
+            for mut buffer in [CpuBuffer::zeros(len), CpuBuffer::resident(len)] {
+                assert_eq!(buffer.len(), len);
+                assert_eq!(buffer.as_ptr().addr() % 64, 0);
+                assert!(buffer.iter().all(|&v| v == 0.0));
+                buffer.fill(2.0);
+                assert_eq!(buffer.iter().sum::<f32>(), 2.0 * len as f32);
+            }
         }
     }
 }
