@@ -339,7 +339,6 @@ pub(crate) fn add_product<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const
     if depth == 0 {
         return;
     }
-    let first = row.checked_mul(left.row_stride);
     let last = offset(row + MR - 1, left.row_stride, depth - 1);
     assert!(last.is_some_and(|at| at < left.data.len()), "left factor is too short");
     let end = offset(depth - 1, right.depth_stride, column + NV * I::LANES);
@@ -347,7 +346,7 @@ pub(crate) fn add_product<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const
     // SAFETY: the last element of the rows `row..row + MR` and the last of `NV` vectors at every k below `depth` were
     // just shown to be inside the slices.
     unsafe {
-        let l = left.data.as_ptr().add(first.unwrap_or(0));
+        let l = left.data.as_ptr().add(row * left.row_stride);
         let r = right.data.as_ptr().add(column);
         let rows = Multiples::new::<I, L, MR>(left.row_stride);
         sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, depth, sums);
@@ -429,73 +428,4 @@ unsafe fn step<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dispatch::Cpu;
-    use longmamba_core::{Layout, ViewMut};
-
-    /// Small integers, so that every sum is exact and the comparison can be `==`.
-    fn integers(len: usize, seed: usize) -> Vec<f32> {
-        (0..len).map(|i| ((i * 7 + seed * 13 + i / 5) % 17) as f32 - 8.0).collect()
-    }
-
-    /// All shapes around a tile, slices without a spare element at the end.
-    #[test]
-    fn products_of_every_shape_are_exact() {
-        for cpu in Cpu::available() {
-            for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 23] {
-                for columns in [0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 50] {
-                    for depth in [0, 1, 3, 4, 5, 9] {
-                        check(cpu, rows, columns, depth);
-                    }
-                }
-            }
-        }
-    }
-
-    fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
-        let (row_stride, depth_stride) = (depth + 1, columns + 3);
-        let span = |rows: usize, stride, columns| match rows * columns {
-            0 => 0,
-            _ => (rows - 1) * stride + columns,
-        };
-        let l = integers(span(rows, row_stride, depth), 1);
-        let r = integers(span(depth, depth_stride, columns), 2);
-        let layout = Layout::strided([rows, columns], [columns + 1, 1]).unwrap();
-        for accumulate in [false, true] {
-            let before = integers(layout.span(), 3);
-            let mut out = before.clone();
-            cpu.call(Multiply {
-                left: Left { data: &l, row_stride },
-                right: Right { data: &r, depth_stride },
-                depth,
-                out: &mut Block::new(ViewMut::with_layout(&mut out, layout).unwrap()),
-                ending: Add(accumulate),
-            });
-            for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
-                let (i, j) = (at / (columns + 1), at % (columns + 1));
-                let product = |k| l[i * row_stride + k] * r[k * depth_stride + j];
-                let expected = match (j < columns, accumulate) {
-                    (true, false) => (0..depth).map(product).sum::<f32>(),
-                    (true, true) => before + (0..depth).map(product).sum::<f32>(),
-                    (false, _) => before,
-                };
-                let shape = (rows, columns, depth, accumulate);
-                assert_eq!(found, expected, "{cpu:?} {shape:?} [{i}, {j}]");
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "right factor is too short")]
-    fn short_factors_are_refused() {
-        let (data, mut out) = ([0.0; 8], [0.0; 4]);
-        Cpu::new().call(Multiply {
-            left: Left { data: &data, row_stride: 3 },
-            right: Right { data: &data, depth_stride: 4 },
-            depth: 3,
-            out: &mut Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
-            ending: Add(false),
-        });
-    }
-}
+mod tests;

@@ -1,0 +1,137 @@
+use super::*;
+use crate::dispatch::Cpu;
+use longmamba_core::{Layout, ViewMut};
+
+/// Small integers, so that every sum is exact and the comparison can be `==`.
+fn integers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7 + seed * 13 + i / 5) % 17) as f32 - 8.0).collect()
+}
+
+/// All shapes around a tile, slices without a spare element at the end.
+#[test]
+fn products_of_every_shape_are_exact() {
+    for cpu in Cpu::available() {
+        for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 23] {
+            for columns in [0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 50] {
+                for depth in [0, 1, 3, 4, 5, 9] {
+                    check(cpu, rows, columns, depth);
+                }
+            }
+        }
+    }
+}
+
+fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
+    let (row_stride, depth_stride) = (depth + 1, columns + 3);
+    let span = |rows: usize, stride, columns| match rows * columns {
+        0 => 0,
+        _ => (rows - 1) * stride + columns,
+    };
+    let l = integers(span(rows, row_stride, depth), 1);
+    let r = integers(span(depth, depth_stride, columns), 2);
+    let layout = Layout::strided([rows, columns], [columns + 1, 1]).unwrap();
+    for accumulate in [false, true] {
+        let before = integers(layout.span(), 3);
+        let mut out = before.clone();
+        cpu.call(Multiply {
+            left: Left { data: &l, row_stride },
+            right: Right { data: &r, depth_stride },
+            depth,
+            out: &mut Block::new(ViewMut::with_layout(&mut out, layout).unwrap()),
+            ending: Add(accumulate),
+        });
+        for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
+            let (i, j) = (at / (columns + 1), at % (columns + 1));
+            let product = |k| l[i * row_stride + k] * r[k * depth_stride + j];
+            let expected = match (j < columns, accumulate) {
+                (true, false) => (0..depth).map(product).sum::<f32>(),
+                (true, true) => before + (0..depth).map(product).sum::<f32>(),
+                (false, _) => before,
+            };
+            let shape = (rows, columns, depth, accumulate);
+            assert_eq!(found, expected, "{cpu:?} {shape:?} [{i}, {j}]");
+        }
+    }
+}
+
+/// A product of floats that is added to another.
+#[derive(Clone, Copy)]
+struct Second<'a> {
+    left: Left<'a>,
+    right: Right<'a>,
+    depth: usize,
+}
+
+impl Ending for Second<'_> {
+    fn add<I: Isa, const MR: usize, const NV: usize>(
+        self,
+        isa: I,
+        at: [usize; 2],
+        sums: &mut Sums<I, MR, NV>,
+    ) {
+        add_product(isa, self.left, self.right, self.depth, at, sums);
+    }
+
+    fn end<I: Isa>(self, _: I, _: [usize; 2], sums: I::V, _: &[f32]) -> I::V {
+        sums
+    }
+}
+
+/// `l · r` twice, with rows of r that end with whole vectors, of which `missing` elements are not there.
+fn twice(cpu: Cpu, [rows, columns, depth]: [usize; 3], missing: [usize; 2]) {
+    let width = columns.next_multiple_of(MAX_COLUMNS);
+    let (l, r) = (integers(rows * (depth + 1), 1), integers(depth * width, 2));
+    let left = Left { data: &l[..], row_stride: depth + 1 };
+    let right = Right { data: &r[..], depth_stride: width };
+    let ending = Second {
+        left: Left { data: &l[..(rows * (depth + 1)).saturating_sub(1 + missing[0])], ..left },
+        right: Right { data: &r[..r.len() - missing[1]], ..right },
+        depth,
+    };
+    let mut out = vec![0.0; rows * columns];
+    let mut block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
+    cpu.call(Multiply { left, right, depth, out: &mut block, ending });
+    for (at, &found) in out.iter().enumerate() {
+        let (i, j) = (at / columns, at % columns);
+        let expected: f32 = (0..depth).map(|k| l[i * (depth + 1) + k] * r[k * width + j]).sum();
+        assert_eq!(found, 2.0 * expected, "{cpu:?} {rows} x {depth} x {columns} [{i}, {j}]");
+    }
+}
+
+#[test]
+fn a_second_product_is_added() {
+    for cpu in Cpu::available() {
+        for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 23] {
+            for columns in [1, 7, 8, 9, 16, 17, 31, 32, 33, 50] {
+                for depth in [0, 1, 2, 5, 9] {
+                    twice(cpu, [rows, columns, depth], [0, 0]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "left factor is too short")]
+fn a_short_left_factor_is_not_added() {
+    twice(Cpu::new(), [13, 32, 5], [1, 0]);
+}
+
+#[test]
+#[should_panic(expected = "right factor is too short")]
+fn a_short_right_factor_is_not_added() {
+    twice(Cpu::new(), [13, 32, 5], [0, 1]);
+}
+
+#[test]
+#[should_panic(expected = "right factor is too short")]
+fn short_factors_are_refused() {
+    let (data, mut out) = ([0.0; 8], [0.0; 4]);
+    Cpu::new().call(Multiply {
+        left: Left { data: &data, row_stride: 3 },
+        right: Right { data: &data, depth_stride: 4 },
+        depth: 3,
+        out: &mut Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
+        ending: Add(false),
+    });
+}
