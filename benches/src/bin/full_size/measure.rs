@@ -32,7 +32,8 @@ pub struct Row {
     /// Tokens a second.
     prefill: f64,
     decode: f64,
-    together: f64,
+    /// Not where stages are timed: its steps would hide those of one sequence.
+    together: Option<f64>,
     filter: Option<Filtered>,
     resident: String,
 }
@@ -68,6 +69,7 @@ impl fmt::Display for Row {
         let Row { model, device, parameters, load, unchecked, first, prompt, .. } = self;
         let Row { prefill, decode, together, resident, .. } = self;
         let gigabytes = self.bytes as f64 / 1e9;
+        let together = together.map_or("–".into(), |rate| format!("{rate:.2}"));
         let percent = |of: fn(&Filtered) -> f64| match &self.filter {
             Some(filter) => format!("{:.1} %", 100.0 * of(filter)),
             None => "–".into(),
@@ -75,7 +77,7 @@ impl fmt::Display for Row {
         write!(
             f,
             "| {model} | {device} | {parameters} | {gigabytes:.2} GB | {load:.2} | {unchecked:.3} | \
-             {first:.2} | {prompt} | {prefill:.1} | {decode:.2} | {together:.2} | {} | {} | {resident} |",
+             {first:.2} | {prompt} | {prefill:.1} | {decode:.2} | {together} | {} | {} | {resident} |",
             percent(|filter| filter.overhead),
             percent(|filter| filter.dropped),
         )
@@ -122,8 +124,10 @@ pub fn measure<B: Backend>(
             prompt,
             prefill,
             decode: decode(options, session)?,
-            // Its steps would hide those of one sequence in a profile.
-            together: if options.profile { f64::NAN } else { together(options, &model, &tokens)? },
+            together: match options.profile {
+                true => None,
+                false => Some(together(options, &model, &tokens)?),
+            },
             filter,
             resident: peak_resident(),
         });
