@@ -6,15 +6,21 @@ use crate::{Case, Rate, Work};
 use longmamba_core::{AlignedVec, DtLimits, Ssd, SsdInputs, SsdOut, oracle};
 use longmamba_cpu::{Cpu, Scratch};
 
-/// A chunk and a token of mamba2-130m, a chunk of a tiny model.
+/// A chunk and a token of mamba2-130m, a chunk of a tiny model; chunks also of values rounded to bf16.
 pub fn ssd() -> Vec<Box<dyn Case>> {
-    let shapes = [[CHUNK, 24, 64, 128], [1, 24, 64, 128], [CHUNK, 6, 32, 64]];
-    shapes.into_iter().map(|shape| Box::new(Scan::new(shape)) as _).collect()
+    let large = [CHUNK, 24, 64, 128];
+    let tiny = [CHUNK, 6, 32, 64];
+    [(large, false), (large, true), ([1, 24, 64, 128], false), (tiny, false), (tiny, true)]
+        .into_iter()
+        .map(|(shape, rounded)| Box::new(Scan::new(shape, rounded)) as _)
+        .collect()
 }
 
 struct Scan {
     /// `[len, heads, head_dim, d_state]`
     shape: [usize; 4],
+    /// To bf16, what is multiplied inside a chunk.
+    rounded: bool,
     args: Ssd<'static>,
     y: AlignedVec<f32>,
     /// `[heads, d_state, head_dim]`
@@ -39,10 +45,11 @@ fn inputs([len, heads, head_dim, d_state]: [usize; 4]) -> SsdInputs<'static> {
 }
 
 impl Scan {
-    fn new(shape: [usize; 4]) -> Self {
+    fn new(shape: [usize; 4], rounded: bool) -> Self {
         let [len, heads, head_dim, d_state] = shape;
         Scan {
             shape,
+            rounded,
             args: Ssd::new(inputs(shape)).expect("shapes agree"),
             y: AlignedVec::zeros(len * heads * head_dim),
             state: AlignedVec::zeros(heads * d_state * head_dim),
@@ -53,7 +60,7 @@ impl Scan {
 
 impl Case for Scan {
     fn kernel(&self) -> String {
-        "ssd".into()
+        if self.rounded { "ssd in pairs".into() } else { "ssd".into() }
     }
 
     fn shape(&self) -> String {
@@ -69,8 +76,11 @@ impl Case for Scan {
         let state = heads * head_dim * d_state;
         let tensors = len * (heads * (2.0 * head_dim + 1.0) + 2.0 * d_state);
         let bytes = 4.0 * (tensors + 2.0 * state);
+        let operations = 4.0 * len * state;
+        let (flops, pair_flops) = if self.rounded { (0.0, operations) } else { (operations, 0.0) };
         Work {
-            flops: 4.0 * len * state,
+            flops,
+            pair_flops,
             exps: 2.0 * len * heads,
             bytes,
             resident: bytes,
@@ -100,7 +110,8 @@ impl Case for Scan {
         .expect("shapes agree");
         let expected = oracle::ssd(&some, &vec![0.0; 2 * head_dim * d_state]);
         let y = (0..len).flat_map(|t| &self.y[t * heads * head_dim..][..2 * head_dim]);
-        assert_close(&self.kernel(), 1e-4, y.copied().zip(expected.y));
+        let tolerance = if self.rounded { 2e-2 } else { 1e-4 };
+        assert_close(&self.kernel(), tolerance, y.copied().zip(expected.y));
     }
 
     fn run(&mut self) {
@@ -111,6 +122,11 @@ impl Case for Scan {
             state: state.expect("a permutation"),
             stats: None,
         };
-        Cpu::new().ssd(&self.args, out, &mut self.scratch).expect("shapes agree");
+        let (cpu, scratch) = (Cpu::new(), &mut self.scratch);
+        match self.rounded {
+            true => cpu.ssd_bf16(&self.args, out, scratch),
+            false => cpu.ssd(&self.args, out, scratch),
+        }
+        .expect("shapes agree");
     }
 }
