@@ -3,6 +3,8 @@
 import statistics
 from xml.sax.saxutils import escape
 
+from table import number
+
 BAR, GAP, LEFT, WIDTH, HEAD = 13, 9, 150, 460, 26
 COLORS = ("#1b6ca8", "#d1603d", "#7a9e3f", "#8a6bb1", "#b49fd0", "#c8a22c", "#6f7f8c")
 
@@ -24,7 +26,7 @@ def chart(rows, engines):
                 length = max(1, WIDTH * rate / max(rates.values()))
                 parts.append(f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 2}" '
                              f'fill="{colors[name]}"/>')
-                parts.append(label(LEFT + length + 5, y + BAR - 3, f"{rate:.3g}  {name}"))
+                parts.append(label(LEFT + length + 5, y + BAR - 3, f"{number(rate)}  {name}"))
                 y += BAR
             y += GAP
         y += GAP
