@@ -8,7 +8,7 @@ use common::device;
 use longmamba_core::{DType, Error as ArgumentError, View, oracle};
 use longmamba_cuda::{Buffer, Device, Error, InputNorm, Matrix, NewInputs, Rows, RowsMut};
 use proptest::prelude::*;
-use rows::{Random, Stored, assert_same, weight};
+use rows::{Random, Stored, assert_same, assert_within, weight};
 
 const EPS: f32 = 1e-5;
 
@@ -189,19 +189,6 @@ fn normed(case: &Case, x: &[f32], weight: &[f32]) -> Vec<f64> {
 
 fn upload(device: &Device, values: &[f32]) -> Buffer<f32> {
     device.upload(values).unwrap()
-}
-
-/// NaN is within nothing.
-fn assert_within(what: &str, actual: &[f32], expected: &[f64], allowed: &[f64]) {
-    assert_eq!(actual.len(), expected.len(), "{what}");
-    for (i, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
-        let error = (f64::from(actual) - expected).abs();
-        assert!(
-            error <= allowed[i],
-            "{what}: element {i} is {actual}, not {expected} ± {}",
-            allowed[i]
-        );
-    }
 }
 
 /// Around a vector, the inputs of a warp's lanes, those that a warp takes at a time, and all of a block.

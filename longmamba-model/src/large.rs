@@ -7,8 +7,8 @@ use longmamba_core::AlignedVec;
 use memmap2::{MmapMut, MmapOptions};
 use std::ops::{Deref, DerefMut};
 
-/// Bytes, zero at first, on a cache line; from [`MEDIUM`] on, on pages of their own, and from two megabytes on, on
-/// large ones where the system has them.
+/// Bytes, zero at first, on a cache line; from [`MEDIUM`] on, on pages that are there from the start, and from two
+/// megabytes on, on large ones where the system has them, which come when they are touched.
 pub(crate) struct LargeBytes(Storage);
 
 enum Storage {
@@ -34,8 +34,8 @@ impl LargeBytes {
         Self::mapped(len).unwrap_or_else(|| LargeBytes(Storage::Small(AlignedVec::zeros(len))))
     }
 
-    /// As [`zeros`](Self::zeros), on pages that are there from the start: threads that first touch a large one at the
-    /// same time would each fill one with zeros.
+    /// As [`zeros`](Self::zeros), large pages also there from the start: two threads that first touch one at the same
+    /// time take many times as long over it as one (`benches/record/2026-11-29-cpu-zen5.md`).
     pub(crate) fn resident(len: usize) -> Self {
         let bytes = Self::zeros(len);
         // Where the system does not know how, they come when they are touched.

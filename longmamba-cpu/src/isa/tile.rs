@@ -261,7 +261,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         width: usize,
     ) {
         let Product { left, right, depth, ending } = *self;
-        let mut sums: Sums<I, MR, NV> = [[isa.zero(); NV]; MR];
+        let mut sums = [[isa.zero(); NV]; MR];
         // A narrow tile loads whole vectors all the same, as long as they end inside the slice: the
         // lanes past `width` hold the next row's columns and are never stored.
         let whole = if width == NV * I::LANES {
@@ -291,9 +291,8 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
             }
         }
         ending.add(isa, [row, column], &mut sums);
-        let lines = out.rows_mut([row, column], 0, MR, width);
+        let mut lines = out.rows_mut([row, column], 0, MR, width);
         if width == NV * I::LANES {
-            let mut lines = lines;
             each_row!(MR, |i| {
                 // Told its length, the compiler leaves the checks of its parts out.
                 let line = &mut lines.next().expect("a line for each row")[..NV * I::LANES];

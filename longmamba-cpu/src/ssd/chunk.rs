@@ -293,6 +293,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let (sequence, head) = (self.sequence + b, self.head + k + i);
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(MOST_LANES);
+        let d = self.skip(head);
 
         // Δ·x, two tokens at a time; a token that is missing at the end counts as zeros.
         let x = |t| match t < n {
@@ -322,10 +323,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
         for t in 0..n {
             let scores = &work.scores[t * F::CHUNK..];
             let row = &mut work.decayed[t * stride..][..stride];
-            decayed_scores(isa, decay, t, &scores[..seen::<F>(t / BLOCK * BLOCK)], row);
+            decayed_scores(isa, decay, t, &scores[..seen::<F>(t)], row);
         }
 
-        let d = self.skip(head);
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
         let states = match in_place(&self.state) {
             true => self.state.flat_mut([b, k + i, 0, 0]),
@@ -353,9 +353,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
     }
 }
 
-/// The columns of G that tokens from `first`, the beginning of a block, on may have: in whole vectors.
-fn seen<F: ChunkFactor>(first: usize) -> usize {
-    (first + BLOCK).next_multiple_of(MOST_LANES).min(F::CHUNK)
+/// The columns of G that the tokens of t's block may have: in whole vectors.
+fn seen<F: ChunkFactor>(t: usize) -> usize {
+    ((t / BLOCK + 1) * BLOCK).next_multiple_of(MOST_LANES).min(F::CHUNK)
 }
 
 /// All that y is made of, but for the product of C and the state.
@@ -363,7 +363,8 @@ fn seen<F: ChunkFactor>(first: usize) -> usize {
 struct Output<'a, F> {
     /// `2^u[t]`
     start: &'a [f32; MOST],
-    /// Of rows of tokens, zeros where s > t: up to the end of the tile is enough.
+    /// C·Bᵀ with the head's decay, `[tokens, tokens]`. Of a row the tokens up to the end of its tile are read, 0 where
+    /// they are later than the row's.
     decayed: Left<'a, F>,
     /// Δ·x
     update: Right<'a, F>,

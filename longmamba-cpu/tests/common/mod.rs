@@ -103,11 +103,12 @@ pub fn unravel<const R: usize>(mut i: usize, shape: [usize; R]) -> [usize; R] {
 pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], atol: f64, rtol: f64) {
     assert_eq!(actual.len(), expected.len(), "{what}: lengths differ");
     let excess = |i: usize| {
-        let error = (f64::from(actual[i]) - expected[i]).abs() / (atol + rtol * expected[i].abs());
+        let error = (f64::from(actual[i]) - expected[i]).abs();
+        let excess = error / (atol + rtol * expected[i].abs());
         match error {
-            _ if f64::from(actual[i]) == expected[i] => 0.0, // though nothing may be allowed
-            error if error.is_nan() => f64::INFINITY,
-            error => error,
+            0.0 => 0.0, // though nothing may be allowed
+            _ if excess.is_nan() => f64::INFINITY,
+            _ => excess,
         }
     };
     let worst = (0..actual.len()).max_by(|&i, &j| excess(i).total_cmp(&excess(j)));

@@ -105,18 +105,24 @@ impl<T: Element + DeviceElement> Stored<T> {
     }
 }
 
-/// Fails unless every `|actual - expected| ≤ rtol · |expected| + atol · largest`, `largest` being the
-/// largest expected element, or 1, and shows the worst element. NaN is close to nothing.
+/// [`assert_within`] `rtol · |expected| + atol · largest`, `largest` being the largest expected element, or 1.
 pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], atol: f64, rtol: f64) {
-    assert_eq!(actual.len(), expected.len(), "{what}: lengths differ");
     let largest = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    let tolerances = expected.iter().map(|v| atol * largest + rtol * v.abs());
+    assert_within(what, actual, expected, &tolerances.collect::<Vec<_>>());
+}
+
+/// Fails unless every `|actual - expected|` is within its tolerance, and shows the worst element. NaN is
+/// close to nothing.
+pub fn assert_within(what: &str, actual: &[f32], expected: &[f64], tolerances: &[f64]) {
+    assert_eq!(actual.len(), expected.len(), "{what}: lengths differ");
     let excess = |i: usize| {
-        let allowed = atol * largest + rtol * expected[i].abs();
-        let error = (f64::from(actual[i]) - expected[i]).abs() / allowed;
+        let error = (f64::from(actual[i]) - expected[i]).abs();
+        let excess = error / tolerances[i];
         match error {
-            _ if f64::from(actual[i]) == expected[i] => 0.0, // though nothing may be allowed
-            error if error.is_nan() => f64::INFINITY,
-            error => error,
+            0.0 => 0.0, // though nothing may be allowed
+            _ if excess.is_nan() => f64::INFINITY,
+            _ => excess,
         }
     };
     let worst = (0..actual.len()).max_by(|&i, &j| excess(i).total_cmp(&excess(j)));

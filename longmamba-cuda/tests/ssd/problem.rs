@@ -1,7 +1,7 @@
 //! A scan with its inputs, how it is run on the device, and what it must give.
 
 use crate::common::device;
-pub use crate::rows::Random;
+pub use crate::rows::{Random, assert_within};
 use half::{bf16, f16};
 use longmamba_core::{DtLimits, Ssd, SsdInputs as Arguments, View, oracle};
 use longmamba_cuda::{
@@ -380,28 +380,6 @@ fn transposed(values: &[f32], [count, rows, columns]: [usize; 3]) -> Vec<f32> {
         }
     }
     out
-}
-
-/// Fails unless every |actual - expected| is within its tolerance, and shows the worst element. NaN is
-/// close to nothing.
-pub fn assert_within(what: &str, actual: &[f32], expected: &[f64], tolerances: &[f64]) {
-    assert_eq!(actual.len(), expected.len(), "{what}: lengths differ");
-    let excess = |i: usize| {
-        let error = (f64::from(actual[i]) - expected[i]).abs() / tolerances[i];
-        match error {
-            _ if f64::from(actual[i]) == expected[i] => 0.0, // though nothing may be allowed
-            error if error.is_nan() => f64::INFINITY,
-            error => error,
-        }
-    };
-    let worst = (0..actual.len()).max_by(|&i, &j| excess(i).total_cmp(&excess(j)));
-    if let Some(i) = worst {
-        let (a, e, x) = (actual[i], expected[i], excess(i));
-        assert!(
-            x <= 1.0,
-            "{what}: element {i} is {a:e}, expected {e:e}: {x:.2} times the tolerance"
-        );
-    }
 }
 
 /// A threshold that drops about half of the values and lies in the widest gap near there, so that no

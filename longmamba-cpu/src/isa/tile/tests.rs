@@ -63,6 +63,7 @@ struct Second<'a> {
 }
 
 impl Ending for Second<'_> {
+    #[inline(always)]
     fn add<I: Isa, const MR: usize, const NV: usize>(
         self,
         isa: I,
@@ -72,6 +73,7 @@ impl Ending for Second<'_> {
         add_product(isa, self.left, self.right, self.depth, at, sums);
     }
 
+    #[inline(always)]
     fn end<I: Isa>(self, _: I, _: [usize; 2], sums: I::V, _: &[f32]) -> I::V {
         sums
     }
