@@ -78,6 +78,11 @@ impl Cpu {
             IsaKind::Avx512 => Avx512::new().map(|token| Cpu(Token::Avx512(token))),
             #[cfg(target_arch = "x86_64")]
             IsaKind::Avx512Bf16 => Avx512::new().map(|token| Cpu(Token::Avx512Bf16(token))),
+            #[cfg(target_arch = "x86_64")]
+            IsaKind::Amx => {
+                let token = Avx512::new().and_then(Avx512::with_amx);
+                token.map(|token| Cpu(Token::Avx512Bf16(token)))
+            }
             #[cfg(target_arch = "aarch64")]
             IsaKind::Neon => Neon::new().map(|token| Cpu(Token::Neon(token))),
             #[allow(unreachable_patterns, reason = "all are reachable on no target")]
@@ -87,8 +92,8 @@ impl Cpu {
 
     /// Every instruction set that this processor has, the best last.
     pub fn available() -> impl Iterator<Item = Self> {
-        use IsaKind::{Avx2, Avx512, Avx512Bf16, Neon, Scalar};
-        [Scalar, Neon, Avx2, Avx512, Avx512Bf16].into_iter().filter_map(Cpu::with_isa)
+        use IsaKind::{Amx, Avx2, Avx512, Avx512Bf16, Neon, Scalar};
+        [Scalar, Neon, Avx2, Avx512, Avx512Bf16, Amx].into_iter().filter_map(Cpu::with_isa)
     }
 
     /// Which instruction set this is.
@@ -99,6 +104,8 @@ impl Cpu {
             Token::Avx2(_) => IsaKind::Avx2,
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(_) => IsaKind::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Bf16(isa) if isa.has_amx() => IsaKind::Amx,
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Bf16(_) => IsaKind::Avx512Bf16,
             #[cfg(target_arch = "aarch64")]

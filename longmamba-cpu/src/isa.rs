@@ -10,6 +10,11 @@
 //! inlined. For the same reason kernels are `#[inline(always)]` down to their leaves and keep vectors
 //! out of closures, which cannot carry the attribute.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "isa/no_amx.rs"]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +25,7 @@ pub(crate) mod scalar;
 pub(crate) mod tile;
 
 use crate::dispatch::Kernel;
+use amx::Amx;
 use half::{bf16, f16};
 use std::fmt;
 
@@ -47,6 +53,8 @@ pub enum IsaKind {
     Avx512,
     /// The same with AVX-512 BF16: products of `bf16` pairs at twice the rate.
     Avx512Bf16,
+    /// The same with AMX for `bf16`, under Linux: products of pairs in tiles of 16 × 16, at many times the rate.
+    Amx,
 }
 
 impl fmt::Display for IsaKind {
@@ -57,6 +65,7 @@ impl fmt::Display for IsaKind {
             IsaKind::Avx2 => "avx2",
             IsaKind::Avx512 => "avx512",
             IsaKind::Avx512Bf16 => "avx512_bf16",
+            IsaKind::Amx => "amx",
         })
     }
 }
@@ -91,7 +100,7 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     type V: Copy;
     /// `LANES` pairs of `bf16`.
     type P: Copy;
-    /// Which one this is.
+    /// Which one this is; [`IsaKind::Avx512Bf16`] also with AMX.
     const KIND: IsaKind;
     /// Floats in a vector: 4, 8 or 16.
     const LANES: usize;
@@ -99,6 +108,12 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     /// Runs `kernel`, compiled for this instruction set, in a function of its own. Inside of another kernel that
     /// is for parts that are long and that many have.
     fn call<K: Kernel>(self, kernel: K) -> K::Out;
+
+    /// AMX, where products of pairs are to be taken with it.
+    #[inline(always)]
+    fn amx(self) -> Option<Amx> {
+        None
+    }
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::V;

@@ -222,7 +222,7 @@ impl Cpu {
 
     /// Whether [`matmul_bf16`](Cpu::matmul_bf16) is faster than [`matmul`](Cpu::matmul) here.
     pub fn has_fast_bf16(&self) -> bool {
-        self.isa() == IsaKind::Avx512Bf16
+        matches!(self.isa(), IsaKind::Avx512Bf16 | IsaKind::Amx)
     }
 }
 

@@ -1,14 +1,16 @@
 //! AVX-512: sixteen lanes, thirty-two registers.
 
-use super::{Isa, IsaKind, Pair, avx2::transpose8, dot_widened};
+use super::{Isa, IsaKind, Pair, amx::Amx, avx2::transpose8, dot_widened};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-/// The token of [`IsaKind::Avx512`] or, with `BF16`, of [`IsaKind::Avx512Bf16`].
+/// The token of [`IsaKind::Avx512`] or, with `BF16`, of [`IsaKind::Avx512Bf16`] or [`IsaKind::Amx`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512<const BF16: bool>(());
+pub(crate) struct Avx512<const BF16: bool> {
+    amx: Option<Amx>,
+}
 
 impl<const BF16: bool> Avx512<BF16> {
     /// `None` where the processor lacks one of the features.
@@ -21,7 +23,7 @@ impl<const BF16: bool> Avx512<BF16> {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
             && (!BF16 || is_x86_feature_detected!("avx512bf16"));
-        supported.then_some(Avx512(()))
+        supported.then_some(Avx512 { amx: None })
     }
 
     /// The first `count` lanes.
@@ -44,9 +46,19 @@ static NIBBLES: [u16; 16] = {
 };
 
 impl Avx512<true> {
+    /// The same with AMX; `None` where it may not be used.
+    pub(crate) fn with_amx(self) -> Option<Self> {
+        Amx::new().map(|amx| Avx512 { amx: Some(amx) })
+    }
+
+    /// Whether this one is with AMX.
+    pub(crate) fn has_amx(self) -> bool {
+        self.amx.is_some()
+    }
+
     /// The token for kernels that have no use for BF16.
     pub(crate) fn without_bf16(self) -> Avx512<false> {
-        Avx512(())
+        Avx512 { amx: None }
     }
 }
 
@@ -84,6 +96,10 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { if BF16 { run_bf16(self, kernel) } else { run(self, kernel) } }
     }
 
+    #[inline(always)]
+    fn amx(self) -> Option<Amx> {
+        self.amx
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
         op!(_mm512_set1_ps(value))

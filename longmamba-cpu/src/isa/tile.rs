@@ -13,11 +13,14 @@
 //! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k, and meets
 //! `out` at the end (see [`Ending`]): how the rows and columns are cut into tiles cannot be seen in the result.
 
+mod blocks;
 mod factor;
 mod multiples;
 
 use super::{Isa, IsaKind, LINE_BYTES};
 use crate::dispatch::{Block, Kernel};
+use crate::isa::amx::Tiles;
+pub(crate) use blocks::{BLOCK, BlockSums, Step, TILE, add_product_of_block};
 pub(crate) use factor::{Factor, Floats, Meets};
 use multiples::Multiples;
 
@@ -59,6 +62,20 @@ pub(crate) trait Ending: Copy {
     ) {
         let _ = (isa, at, sums);
     }
+
+    /// The same of a block of this shape, where products are taken in blocks: nothing, or see
+    /// [`add_product_of_block`].
+    #[inline(always)]
+    fn add_block<I: Isa>(
+        self,
+        isa: I,
+        tiles: &Tiles,
+        at: [usize; 2],
+        shape: [usize; 2],
+        sums: &mut BlockSums,
+    ) {
+        let _ = (isa, tiles, at, shape, sums);
+    }
 }
 
 /// Takes its place, or, where it is told to accumulate, is added.
@@ -77,7 +94,7 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
     I::LANES
         * match I::KIND {
             IsaKind::Neon => 4,
-            IsaKind::Scalar | IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 => 2,
+            _ => 2,
         }
 }
 
@@ -87,7 +104,7 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
 const fn unrolled<I: Isa>() -> usize {
     match I::KIND {
         IsaKind::Avx2 => 4,
-        IsaKind::Scalar | IsaKind::Neon | IsaKind::Avx512 | IsaKind::Avx512Bf16 => 1,
+        _ => 1,
     }
 }
 
@@ -106,7 +123,7 @@ macro_rules! each_row {
 }
 
 /// Tiles of so few rows wait for `right` to come from memory.
-const FEW: usize = 4;
+pub(crate) const FEW: usize = 4;
 
 /// The widest tile of all instruction sets.
 const MAX_COLUMNS: usize = 32;
@@ -157,6 +174,9 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
                 "right factor is too short"
             );
         }
+        if let (Some(amx), Some((left, right))) = (isa.amx(), blocks::pairs(left, right)) {
+            return blocks::multiply(isa, amx, left, right, depth, out, ending);
+        }
         let product = Product { left, right, depth, ending };
         // Register tiles: 16 registers hold 6 × 2 sums, 2 vectors of `right` and 1 of `left`; 32 hold
         // 24 sums. NEON has short vectors, so its tile is wide rather than high.
@@ -164,8 +184,8 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
         unsafe {
             match I::KIND {
                 IsaKind::Neon => product.columns::<I, 6, 4>(isa, out),
-                IsaKind::Avx512 | IsaKind::Avx512Bf16 => product.columns::<I, 12, 2>(isa, out),
                 IsaKind::Scalar | IsaKind::Avx2 => product.columns::<I, 6, 2>(isa, out),
+                _ => product.columns::<I, 12, 2>(isa, out),
             }
         }
     }

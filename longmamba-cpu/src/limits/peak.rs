@@ -31,6 +31,9 @@ impl Kernel for Pairs {
     const PAIRS: bool = true;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f64 {
+        if let Some(amx) = isa.amx() {
+            return 2.0 * amx.chains(self.0);
+        }
         let pair = |v| [bf16::from_f32(v), bf16::from_f32(-v)];
         4.0 * chains::<I, Pair>(isa, self.0, pair(0.5), pair(0.25))
     }

@@ -16,12 +16,15 @@
 //! kept in `f32` either way.
 //!
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
-//! tokens up to `BLOCK` - 1 before it.
+//! tokens up to 31 before it.
 
 use super::factor::ChunkFactor;
 use super::{Place, Scan, Skip};
 use crate::dispatch::Block;
-use crate::isa::tile::{Add, Ending, Left, Right, Sums, add_product, multiply};
+use crate::isa::amx::Tiles;
+use crate::isa::tile::{
+    Add, BLOCK, BlockSums, Ending, Left, Right, Sums, add_product, add_product_of_block, multiply,
+};
 use crate::isa::{Isa, MOST_LANES};
 use crate::math::{Exp2Nonpositive, exp2_nonpositive, map};
 use crate::select::{LINE, Selection, TILE};
@@ -33,7 +36,10 @@ const MOST: usize = 64;
 const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(MOST_LANES));
 
 /// Rows of G and y whose causal part is multiplied at once: a multiple of every tile.
-const BLOCK: usize = 12;
+#[inline(always)]
+fn causal_rows<I: Isa, F: ChunkFactor>(isa: I) -> usize {
+    if F::PAIRS && isa.amx().is_some() { BLOCK } else { 12 }
+}
 
 /// The working memory of one thread; `width` is `head_dim` in whole vectors, `CHUNK` the tokens of a chunk.
 pub(super) struct Workspace<'a, F> {
@@ -249,8 +255,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::left(isa, c, [n, d_state], work.c_factors);
         let right = F::right(isa, work.b, [d_state, F::CHUNK], work.right);
-        for first in (0..n).step_by(BLOCK) {
-            let shape = [BLOCK.min(n - first), seen::<F>(first)];
+        let rows = causal_rows::<I, F>(isa);
+        for first in (0..n).step_by(rows) {
+            let shape = [rows.min(n - first), seen::<I, F>(isa, first)];
             let left = Left { data: from(c.data, first * c.row_stride), ..c };
             let out = &mut work.scores[first * F::CHUNK..];
             let layout = Layout::strided(shape, [F::CHUNK, 1]);
@@ -323,7 +330,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         for t in 0..n {
             let scores = &work.scores[t * F::CHUNK..];
             let row = &mut work.decayed[t * stride..][..stride];
-            decayed_scores(isa, decay, t, &scores[..seen::<F>(t)], row);
+            decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
         }
 
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
@@ -354,8 +361,10 @@ impl<F: ChunkFactor> Scan<'_, F> {
 }
 
 /// The columns of G that the tokens of t's block may have: in whole vectors.
-fn seen<F: ChunkFactor>(t: usize) -> usize {
-    ((t / BLOCK + 1) * BLOCK).next_multiple_of(MOST_LANES).min(F::CHUNK)
+#[inline(always)]
+fn seen<I: Isa, F: ChunkFactor>(isa: I, t: usize) -> usize {
+    let rows = causal_rows::<I, F>(isa);
+    ((t / rows + 1) * rows).next_multiple_of(MOST_LANES).min(F::CHUNK)
 }
 
 /// All that y is made of, but for the product of C and the state.
@@ -390,6 +399,26 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
         }
         let depth = (t + MR).div_ceil(F::STEP);
         add_product(isa, self.decayed, self.update, depth, at, sums);
+    }
+
+    #[inline(always)]
+    fn add_block<I: Isa>(
+        self,
+        isa: I,
+        tiles: &Tiles,
+        at: [usize; 2],
+        shape: [usize; 2],
+        sums: &mut BlockSums,
+    ) {
+        let ([t, _], [rows, _]) = (at, shape);
+        for (&start, sums) in self.start[t..][..rows].iter().zip(&mut sums.0) {
+            let start = isa.splat(start);
+            for sums in sums.chunks_exact_mut(I::LANES) {
+                isa.store(isa.mul(start, isa.load(sums)), sums);
+            }
+        }
+        let depth = (t + rows).div_ceil(F::STEP);
+        add_product_of_block(isa, tiles, self.decayed, self.update, depth, at, shape, sums);
     }
 
     #[inline(always)]

@@ -12,6 +12,13 @@ pub(crate) trait Factor: Word + Send + Sync {
     /// A vector of them.
     type Vector<I: Isa>: Copy;
 
+    /// These, where they are pairs.
+    #[inline(always)]
+    fn pairs(factors: &[Self]) -> Option<&[Pair]> {
+        let _ = factors;
+        None
+    }
+
     /// `self` in every lane.
     fn splat<I: Isa>(self, isa: I) -> Self::Vector<I>;
 
@@ -72,6 +79,10 @@ impl Factor for Pair {
     type Vector<I: Isa> = I::P;
 
     #[inline(always)]
+    fn pairs(factors: &[Pair]) -> Option<&[Pair]> {
+        Some(factors)
+    }
+    #[inline(always)]
     fn splat<I: Isa>(self, isa: I) -> I::P {
         isa.splat_pair(self)
     }
@@ -97,6 +108,9 @@ pub(crate) trait Meets<F: Factor>: Copy + Send + Sync {
     /// It in every lane.
     type Vector<I: Isa>: Copy;
 
+    /// These, where they are pairs.
+    fn pairs(factors: &[Self]) -> Option<&[Pair]>;
+
     /// What `src` points to, in every lane.
     ///
     /// # Safety
@@ -111,6 +125,11 @@ pub(crate) trait Meets<F: Factor>: Copy + Send + Sync {
 impl<F: Factor> Meets<F> for F {
     const PAIRS: bool = F::PAIRS;
     type Vector<I: Isa> = F::Vector<I>;
+
+    #[inline(always)]
+    fn pairs(factors: &[F]) -> Option<&[Pair]> {
+        F::pairs(factors)
+    }
 
     #[inline(always)]
     unsafe fn splat_ptr<I: Isa>(isa: I, src: *const F) -> F::Vector<I> {
@@ -131,6 +150,10 @@ impl Meets<Pair> for Floats {
     const PAIRS: bool = false;
     type Vector<I: Isa> = [I::V; 2];
 
+    #[inline(always)]
+    fn pairs(_: &[Floats]) -> Option<&[Pair]> {
+        None
+    }
     #[inline(always)]
     unsafe fn splat_ptr<I: Isa>(isa: I, src: *const Floats) -> [I::V; 2] {
         // One by one, straight into a vector: as one word they would have to be taken apart.

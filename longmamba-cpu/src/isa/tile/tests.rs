@@ -1,5 +1,7 @@
 use super::*;
+use crate::isa::Pair;
 use crate::dispatch::Cpu;
+use half::bf16;
 use longmamba_core::{Layout, ViewMut};
 
 /// Small integers, so that every sum is exact and the comparison can be `==`.
@@ -54,15 +56,15 @@ fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
     }
 }
 
-/// A product of floats that is added to another.
+/// A product that is added to another.
 #[derive(Clone, Copy)]
-struct Second<'a> {
-    left: Left<'a>,
-    right: Right<'a>,
+struct Second<'a, F> {
+    left: Left<'a, F>,
+    right: Right<'a, F>,
     depth: usize,
 }
 
-impl Ending for Second<'_> {
+impl<F: Factor> Ending for Second<'_, F> {
     #[inline(always)]
     fn add<I: Isa, const MR: usize, const NV: usize>(
         self,
@@ -71,6 +73,18 @@ impl Ending for Second<'_> {
         sums: &mut Sums<I, MR, NV>,
     ) {
         add_product(isa, self.left, self.right, self.depth, at, sums);
+    }
+
+    #[inline(always)]
+    fn add_block<I: Isa>(
+        self,
+        isa: I,
+        tiles: &Tiles,
+        at: [usize; 2],
+        shape: [usize; 2],
+        sums: &mut BlockSums,
+    ) {
+        add_product_of_block(isa, tiles, self.left, self.right, self.depth, at, shape, sums);
     }
 
     #[inline(always)]
@@ -136,4 +150,61 @@ fn short_factors_are_refused() {
         out: &mut Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
         ending: Add(false),
     });
+}
+
+/// Pairs of small integers; NaN between rows, so that reading one would show.
+fn pairs(rows: usize, width: usize, stride: usize, seed: usize) -> Vec<Pair> {
+    let values = integers(2 * rows * stride, seed);
+    let mut pairs: Vec<Pair> = values.as_chunks().0.iter().map(|p| p.map(bf16::from_f32)).collect();
+    for row in pairs.chunks_exact_mut(stride) {
+        row[width..].fill([bf16::NAN; 2]);
+    }
+    pairs
+}
+
+/// The element of a product of pairs.
+fn element(l: &[Pair], r: impl Fn(usize) -> Pair) -> f32 {
+    let product = |k: usize| (0..2).map(|i| l[k][i].to_f32() * r(k)[i].to_f32()).sum::<f32>();
+    (0..l.len()).map(product).sum()
+}
+
+/// Products of pairs around tiles and blocks, and twice their sum, with nothing read that is not theirs.
+fn check_pairs(cpu: Cpu, [rows, columns, depth]: [usize; 3], twice: bool) {
+    // Vectors may end past the last column.
+    let (row_stride, depth_stride) = (depth + 3, columns.next_multiple_of(MAX_COLUMNS) + 16);
+    let l = pairs(rows, depth, row_stride, 1);
+    let r = pairs(depth, columns, depth_stride, 2);
+    let (left, right) = (Left { data: &l[..], row_stride }, Right { data: &r[..], depth_stride });
+    let mut out = integers(rows * columns, 3);
+    let before = out.clone();
+    let mut block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
+    let out_block = &mut block;
+    if twice {
+        let ending = Second { left, right, depth };
+        cpu.call(Multiply { left, right, depth, out: out_block, ending });
+    } else {
+        cpu.call(Multiply { left, right, depth, out: out_block, ending: Add(true) });
+    }
+    for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
+        let (i, j) = (at / columns, at % columns);
+        let product = element(&l[i * row_stride..][..depth], |k| r[k * depth_stride + j]);
+        let expected = if twice { 2.0 * product } else { before + product };
+        let shape = [rows, columns, depth];
+        assert_eq!(found, expected, "{cpu:?} {shape:?} [{i}, {j}], twice: {twice}");
+    }
+}
+
+#[test]
+fn products_of_pairs_are_exact() {
+    for cpu in Cpu::available() {
+        for rows in [0, 1, 4, 5, 11, 12, 15, 16, 17, 31, 32, 33, 49] {
+            for columns in [0, 1, 8, 15, 16, 17, 31, 32, 33, 50] {
+                for depth in [0, 1, 15, 16, 17, 33] {
+                    for twice in [false, true] {
+                        check_pairs(cpu, [rows, columns, depth], twice);
+                    }
+                }
+            }
+        }
+    }
 }

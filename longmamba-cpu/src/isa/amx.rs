@@ -1,0 +1,357 @@
+//! AMX: products of whole tiles of pairs. Intel's processors since Sapphire Rapids have it, and Linux lends it.
+//!
+//! A tile is a register of sixteen rows of 64 bytes: sixteen rows of sixteen pairs of the left factor, sixteen pairs
+//! of each of sixteen columns of the right one, or sixteen rows of sixteen sums. One instruction takes 8192 products
+//! and adds them to their sums, in the time in which AVX-512 BF16 takes 512.
+//!
+//! The compiler does not know these registers, so they are written about in assembly. What tiles hold lives inside of
+//! one block of it; only their shape outlasts it, in a [`Tiles`], whose end sets them free.
+//!
+//! Subnormal values count as 0. Of each step of sixteen pairs the first products of pairs are summed in order, and the
+//! second ones; then both sums are added to the sum before (Intel's manual, `TDPBF16PS`).
+
+use super::Pair;
+use super::tile::{FEW, BLOCK, BlockSums, Step, TILE};
+use half::bf16;
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// How far ahead a panel is asked for, in bytes.
+const AHEAD: usize = 4096;
+
+/// Proof that the processor has AMX for `bf16`, and that the system lets this process use it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amx(());
+
+impl Amx {
+    /// `None` where it may not be used. Asks the system the first time.
+    pub(crate) fn new() -> Option<Self> {
+        static ALLOWED: OnceLock<bool> = OnceLock::new();
+        ALLOWED.get_or_init(|| processor_has() && system_allows()).then_some(Amx(()))
+    }
+
+    /// Tiles for a block of `rows` by `columns` sums, 1 to [`BLOCK`] of each.
+    #[inline(always)]
+    pub(crate) fn tiles(self, shape: [usize; 2]) -> Tiles {
+        let mut tiles = Tiles { shape: [0; 2], thread: PhantomData };
+        tiles.reshape(shape);
+        tiles
+    }
+
+    /// Multiplies tiles that stay where they are so many times; gives how many products of `bf16` that was.
+    pub(crate) fn chains(self, rounds: usize) -> f64 {
+        let tiles = self.tiles([BLOCK, BLOCK]);
+        let mut sums = BlockSums([[0.0; BLOCK]; BLOCK]);
+        // The same step again and again: its loads come from the nearest cache.
+        let factors = Step([[[bf16::ZERO; 2]; BLOCK]; TILE]);
+        let data = factors.0.as_flattened().as_ptr();
+        let left = Place { data, stride: TILE * size_of::<Pair>(), next: 0 };
+        let right = Place { data, stride: BLOCK * size_of::<Pair>(), next: 0 };
+        // SAFETY: as 32 rows of 16, and as 16 rows of 32, the factors are all that a step reads, and all steps are one.
+        unsafe { tiles.run(left, right, rounds, false, &mut sums) };
+        std::hint::black_box(&sums);
+        (rounds * BLOCK * BLOCK * TILE * 2) as f64
+    }
+}
+
+/// Whether the processor multiplies tiles of `bf16`.
+fn processor_has() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILES: u32 = 1 << 24;
+    // SAFETY: every processor of 64 bits has the instruction; leaves that it lacks give what says nothing of AMX,
+    // or are asked for by nobody: AVX-512, which comes before this, is in the same one.
+    #[allow(unused_unsafe, reason = "safe in newer compilers")]
+    let leaf = unsafe { __cpuid_count(7, 0) };
+    leaf.edx & (BF16 | TILES) == BF16 | TILES
+}
+
+/// Whether the system keeps tiles when it changes threads. It must be asked, once for a process, as they take 8 KiB.
+fn system_allows() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILE_DATA: i64 = 18;
+    let result: i64;
+    // SAFETY: the call takes two numbers and touches no memory of this process. Where it is not known it fails.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XTILE_DATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// Where a factor is.
+#[derive(Clone, Copy)]
+struct Place {
+    data: *const Pair,
+    /// Bytes from row to row.
+    stride: usize,
+    /// Bytes to the next step of [`TILE`] pairs.
+    next: usize,
+}
+
+/// Tiles of this thread in the shape of a block. While it lives nobody else must use them.
+pub(crate) struct Tiles {
+    shape: [usize; 2],
+    /// Shapes are a thread's own.
+    thread: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// Another shape, as in [`Amx::tiles`].
+    #[inline(always)]
+    pub(crate) fn reshape(&mut self, shape: [usize; 2]) {
+        if self.shape == shape {
+            return;
+        }
+        assert!(shape.iter().all(|n| (1..=BLOCK).contains(n)));
+        self.shape = shape;
+        // A second tile that is not needed has one row or column. It costs little, and nobody looks at it.
+        let [rows, columns] = shape.map(|n| [n.min(TILE), n.saturating_sub(TILE).max(1)]);
+        let mut layout = TileLayout { palette: 1, ..TileLayout::default() };
+        let mut set = |tile: usize, rows: usize, columns: usize| {
+            layout.rows[tile] = rows as u8;
+            layout.row_bytes[tile] = (columns * size_of::<f32>()) as u16;
+        };
+        for i in 0..2 {
+            for j in 0..2 {
+                set(2 * i + j, rows[i], columns[j]);
+            }
+            set(4 + i, rows[i], TILE);
+            set(6 + i, TILE, columns[i]);
+        }
+        // SAFETY: an `Amx` has made this, so the instruction is there and allowed; it reads the 64 bytes of a layout
+        // whose shapes are at most 16 rows of 64 bytes, and empties all tiles, which nobody relies on.
+        unsafe {
+            asm!(
+                "ldtilecfg [{0}]",
+                in(reg) &raw const layout,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+    }
+
+    /// `sums[i][j] = Σ_k left[i, k] · right[k, j]` for the block's rows and columns and `steps` times [`TILE`] pairs;
+    /// with `add` that is added to what is there. The other sums may become anything. Strides are in pairs.
+    ///
+    /// # Safety
+    /// `left` must be valid for reading all those pairs of each of the block's rows, and `right` for reading the
+    /// block's columns of each of those pairs.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "two factors, how much of them, and where it goes")]
+    pub(crate) unsafe fn multiply(
+        &self,
+        left: *const Pair,
+        left_stride: usize,
+        right: *const Pair,
+        right_stride: usize,
+        steps: usize,
+        add: bool,
+        sums: &mut BlockSums,
+    ) {
+        let bytes = |pairs: usize| pairs.wrapping_mul(size_of::<Pair>());
+        let (left_bytes, right_bytes) = (bytes(left_stride), bytes(right_stride));
+        let left = Place { data: left, stride: left_bytes, next: bytes(TILE) };
+        let right =
+            Place { data: right, stride: right_bytes, next: right_bytes.wrapping_mul(TILE) };
+        // SAFETY: the caller vouches.
+        unsafe {
+            if self.shape[0] <= FEW {
+                self.run_few(left, right, steps, add, sums)
+            } else {
+                self.run(left, right, steps, add, sums)
+            }
+        }
+    }
+
+    /// [`multiply`](Tiles::multiply) for at most [`TILE`] rows, which wait for `right` to come from memory: asks for
+    /// it ahead.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn run_few(
+        &self,
+        left: Place,
+        right: Place,
+        steps: usize,
+        add: bool,
+        sums: &mut BlockSums,
+    ) {
+        debug_assert!(self.shape[0] <= TILE);
+        let second_right = match self.shape[1] > TILE {
+            true => right.data.wrapping_add(TILE),
+            false => right.data,
+        };
+        // SAFETY: as in `run`; to ask for what is not there does nothing.
+        unsafe {
+            asm!(
+                "test {add:l}, {add:l}",
+                "jnz 2f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "jmp 3f",
+                "2:",
+                "tileloadd tmm0, [{sums} + {row}]",
+                "tileloadd tmm1, [{sums} + {row} + 64]",
+                "3:",
+                "test {steps}, {steps}",
+                "jz 5f",
+                "4:",
+                "tileloadd tmm4, [{left} + {left_stride}]",
+                "tileloadd tmm6, [{right} + {right_stride}]",
+                "tileloadd tmm7, [{second_right} + {right_stride}]",
+                // The lines of a step of a panel: one after the other.
+                ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                "prefetcht0 [{right} + {ahead} + 64 * \\line]",
+                "prefetcht0 [{right} + {ahead} + 1024 + 64 * \\line]",
+                ".endr",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {left}, {left_next}",
+                "add {right}, {right_next}",
+                "add {second_right}, {right_next}",
+                "dec {steps}",
+                "jnz 4b",
+                "5:",
+                "tilestored [{sums} + {row}], tmm0",
+                "tilestored [{sums} + {row} + 64], tmm1",
+                add = in(reg) u64::from(add),
+                sums = in(reg) sums,
+                row = in(reg) size_of::<[f32; BLOCK]>(),
+                steps = inout(reg) steps => _,
+                left = inout(reg) left.data => _,
+                left_stride = in(reg) left.stride,
+                left_next = in(reg) left.next,
+                right = inout(reg) right.data => _,
+                second_right = inout(reg) second_right => _,
+                right_stride = in(reg) right.stride,
+                right_next = in(reg) right.next,
+                ahead = const AHEAD,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// [`multiply`](Tiles::multiply) of factors at these places.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn run(
+        &self,
+        left: Place,
+        right: Place,
+        steps: usize,
+        add: bool,
+        sums: &mut BlockSums,
+    ) {
+        let [rows, columns] = self.shape;
+        // What a second tile that is not needed reads is the first row or column once more.
+        let second_left = match rows > TILE {
+            true => left.data.wrapping_byte_add(left.stride.wrapping_mul(TILE)),
+            false => left.data,
+        };
+        let second_right = match columns > TILE {
+            true => right.data.wrapping_add(TILE),
+            false => right.data,
+        };
+        // SAFETY: the caller vouches for what is read: of each step the rows and columns that the tiles' shapes have.
+        // `sums` has room for four whole tiles: 0 and 1 side by side, 2 and 3 below.
+        unsafe {
+            asm!(
+                "test {add:l}, {add:l}",
+                "jnz 2f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "jmp 3f",
+                "2:",
+                "tileloadd tmm0, [{sums} + {row}]",
+                "tileloadd tmm1, [{sums} + {row} + 64]",
+                "tileloadd tmm2, [{sums} + {row} + 2048]",
+                "tileloadd tmm3, [{sums} + {row} + 2112]",
+                "3:",
+                "test {steps}, {steps}",
+                "jz 5f",
+                "4:",
+                "tileloadd tmm4, [{left} + {left_stride}]",
+                "tileloadd tmm6, [{right} + {right_stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{second_right} + {right_stride}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{second_left} + {left_stride}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, {left_next}",
+                "add {second_left}, {left_next}",
+                "add {right}, {right_next}",
+                "add {second_right}, {right_next}",
+                "dec {steps}",
+                "jnz 4b",
+                "5:",
+                "tilestored [{sums} + {row}], tmm0",
+                "tilestored [{sums} + {row} + 64], tmm1",
+                "tilestored [{sums} + {row} + 2048], tmm2",
+                "tilestored [{sums} + {row} + 2112], tmm3",
+                add = in(reg) u64::from(add),
+                sums = in(reg) sums,
+                row = in(reg) size_of::<[f32; BLOCK]>(),
+                steps = inout(reg) steps => _,
+                left = inout(reg) left.data => _,
+                second_left = inout(reg) second_left => _,
+                left_stride = in(reg) left.stride,
+                left_next = in(reg) left.next,
+                right = inout(reg) right.data => _,
+                second_right = inout(reg) second_right => _,
+                right_stride = in(reg) right.stride,
+                right_next = in(reg) right.next,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+impl Drop for Tiles {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: an `Amx` has made this, so the instruction is there; it empties tiles that nobody relies on.
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem),
+            );
+        }
+    }
+}
+
+/// What the shapes of tiles are loaded from.
+#[repr(C, align(64))]
+#[derive(Default)]
+struct TileLayout {
+    /// 1: eight tiles of a KiB.
+    palette: u8,
+    /// Where an interrupted load or store goes on.
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+const _: () = assert!(size_of::<TileLayout>() == 64);

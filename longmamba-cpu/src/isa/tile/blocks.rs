@@ -1,0 +1,173 @@
+//! Products of pairs in blocks of 32 × 32, for processors that multiply whole tiles ([`Amx`]).
+//!
+//! As with register tiles, an element of the result does not depend on what is beside it. It does depend on how many
+//! pairs are taken in one step.
+
+use super::{Ending, Factor, Left, Meets, Right, offset};
+use crate::dispatch::Block;
+use crate::isa::amx::{Amx, Tiles};
+use crate::isa::{Isa, Pair};
+use half::bf16;
+
+/// Rows and columns of the sums that are taken at once: two tiles by two.
+pub(crate) const BLOCK: usize = 32;
+
+/// Rows of a tile, and pairs or sums of a row.
+pub(crate) const TILE: usize = 16;
+
+/// The sums of a block, row after row.
+#[repr(C, align(64))]
+pub(crate) struct BlockSums(pub(crate) [[f32; BLOCK]; BLOCK]);
+
+/// What a step takes of a factor.
+#[repr(C, align(64))]
+pub(crate) struct Step<const ROWS: usize, const COLUMNS: usize>(
+    pub(crate) [[Pair; COLUMNS]; ROWS],
+);
+
+/// [`multiply`](super::multiply) of pairs, in blocks.
+///
+/// # Panics
+/// As there.
+#[inline(always)]
+pub(super) fn multiply<I: Isa, E: Ending>(
+    isa: I,
+    amx: Amx,
+    left: Left<'_, Pair>,
+    right: Right<'_, Pair>,
+    depth: usize,
+    out: &mut Block<'_, f32, 2>,
+    ending: E,
+) {
+    let [rows, columns] = out.shape();
+    let mut tiles = amx.tiles([rows.min(BLOCK), columns.min(BLOCK)]);
+    let mut sums = BlockSums([[0.0; BLOCK]; BLOCK]);
+    for column in (0..columns).step_by(BLOCK) {
+        for row in (0..rows).step_by(BLOCK) {
+            let (at, shape) = ([row, column], [BLOCK.min(rows - row), BLOCK.min(columns - column)]);
+            tiles.reshape(shape);
+            product(isa, &tiles, left, right, depth, at, shape, false, &mut sums);
+            ending.add_block(isa, &tiles, at, shape, &mut sums);
+            write(isa, &sums, at, shape, out, ending);
+        }
+    }
+}
+
+/// Adds the product of another left factor, from row `at[0]` on, and another right one, from column `at[1]` on, to
+/// the sums of a block of this shape, which `tiles` have, too.
+///
+/// # Panics
+/// Where a factor is too short, or not of pairs.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "two factors, and a block")]
+pub(crate) fn add_product_of_block<I: Isa, L: Meets<F>, F: Factor>(
+    isa: I,
+    tiles: &Tiles,
+    left: Left<'_, L>,
+    right: Right<'_, F>,
+    depth: usize,
+    at: [usize; 2],
+    shape: [usize; 2],
+    sums: &mut BlockSums,
+) {
+    let (left, right) = pairs(left, right).expect("only pairs are multiplied in blocks");
+    product(isa, tiles, left, right, depth, at, shape, true, sums);
+}
+
+/// Factors that are pairs, as such.
+#[inline(always)]
+pub(super) fn pairs<'a, L: Meets<F>, F: Factor>(
+    left: Left<'a, L>,
+    right: Right<'a, F>,
+) -> Option<(Left<'a, Pair>, Right<'a, Pair>)> {
+    let (l, r) = (L::pairs(left.data)?, F::pairs(right.data)?);
+    let right = Right { data: r, depth_stride: right.depth_stride };
+    Some((Left { data: l, row_stride: left.row_stride }, right))
+}
+
+/// The product of a block, or that added to the sums.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "two factors, and a block")]
+fn product<I: Isa>(
+    isa: I,
+    tiles: &Tiles,
+    left: Left<'_, Pair>,
+    right: Right<'_, Pair>,
+    depth: usize,
+    [row, column]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    add: bool,
+    sums: &mut BlockSums,
+) {
+    if depth > 0 {
+        let last = offset(row + rows - 1, left.row_stride, depth - 1);
+        assert!(last.is_some_and(|at| at < left.data.len()), "left factor is too short");
+        let last = offset(depth - 1, right.depth_stride, column + columns - 1);
+        assert!(last.is_some_and(|at| at < right.data.len()), "right factor is too short");
+    }
+    let (steps, rest) = (depth / TILE, depth % TILE);
+    let l = left.data.as_ptr().wrapping_add(row.wrapping_mul(left.row_stride));
+    let r = right.data.as_ptr().wrapping_add(column);
+    if steps > 0 || rest == 0 {
+        // SAFETY: the last pairs of both were just shown to be inside the slices, and with them all before.
+        unsafe {
+            tiles.multiply(l, left.row_stride, r, right.depth_stride, steps, add, sums);
+        }
+    }
+    if rest == 0 {
+        return;
+    }
+    // A last step of which less is there: zeros stand for the rest.
+    let mut l = Step([[[bf16::ZERO; 2]; TILE]; BLOCK]);
+    for (i, line) in l.0.iter_mut().enumerate().take(rows) {
+        let from = &left.data[(row + i) * left.row_stride + steps * TILE..][..rest];
+        part(isa, from, line);
+    }
+    let mut r = Step([[[bf16::ZERO; 2]; BLOCK]; TILE]);
+    for (k, line) in r.0.iter_mut().enumerate().take(rest) {
+        let from = &right.data[(steps * TILE + k) * right.depth_stride + column..][..columns];
+        for (from, line) in from.chunks(TILE).zip(line.as_chunks_mut().0) {
+            part(isa, from, line);
+        }
+    }
+    let (l, r) = (l.0.as_flattened().as_ptr(), r.0.as_flattened().as_ptr());
+    // SAFETY: each has all of a step.
+    unsafe { tiles.multiply(l, TILE, r, BLOCK, 1, add || steps > 0, sums) };
+}
+
+/// Copies what there is.
+#[inline(always)]
+fn part<I: Isa>(isa: I, from: &[Pair], to: &mut [Pair; TILE]) {
+    if const { I::LANES == TILE } {
+        isa.store_pairs(isa.load_pairs_part(from.as_flattened()), to);
+    } else {
+        to[..from.len()].copy_from_slice(from);
+    }
+}
+
+/// Writes the sums to the block at `at`, or what the ending makes of them.
+#[inline(always)]
+fn write<I: Isa, E: Ending>(
+    isa: I,
+    sums: &BlockSums,
+    [row, column]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    out: &mut Block<'_, f32, 2>,
+    ending: E,
+) {
+    let lines = out.rows_mut([row, column], 0, rows, columns);
+    for ((i, sums), line) in sums.0.iter().enumerate().zip(lines) {
+        let mut v = 0;
+        while v + I::LANES <= line.len() {
+            let part = &mut line[v..v + I::LANES];
+            let sum = isa.load(&sums[v..]);
+            isa.store(ending.end(isa, [row + i, column + v], sum, part), part);
+            v += I::LANES;
+        }
+        if v < line.len() {
+            let part = &mut line[v..];
+            let sum = isa.load(&sums[v..]);
+            isa.store_part(ending.end(isa, [row + i, column + v], sum, part), part);
+        }
+    }
+}
