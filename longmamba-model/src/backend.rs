@@ -11,7 +11,7 @@ mod inputs;
 mod parameters;
 mod step;
 
-pub use columns::{Columns, ColumnsMut};
+pub use columns::{Activations, Columns, ColumnsMut};
 pub use cpu::{CpuBackend, CpuBuffer, CpuMatrix, Profile, Spent, Stage};
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
@@ -67,7 +67,7 @@ pub enum Purpose {
 /// by one. Row i of those that take memories is the one token of the i-th sequence.
 pub trait Backend: Clone + Send + Sync + std::fmt::Debug {
     /// Activations and state, `f32`, of a fixed size.
-    type Buffer: Send + Sync + std::fmt::Debug;
+    type Buffer: Activations + Send + Sync + std::fmt::Debug;
     /// A large weight, used in place where that is possible. Clones share it.
     type Matrix: Clone + Send + Sync + std::fmt::Debug;
     /// A small weight, `f32`. Clones share it.

@@ -1,7 +1,7 @@
 //! Reading tokens of one or several sequences, chunk by chunk.
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Activations, Backend};
 use crate::model::{Model, Observer};
 use crate::sequence::Sequence;
 use crate::workspace::{Segment, Workspace};
@@ -101,7 +101,7 @@ fn score<B: Backend>(
             }
         }
     }
-    let stride = model.config().vocab_rows;
+    let stride = B::Buffer::row_stride(model.config().vocab_rows);
     let mut done = 0;
     while done < work.scored.len() {
         // A run of neighbouring rows is one product.

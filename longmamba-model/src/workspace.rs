@@ -1,7 +1,7 @@
 //! Room for the activations of one chunk.
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Activations, Backend};
 use crate::config::{Config, MixerConfig};
 use crate::methods::Room;
 
@@ -20,7 +20,8 @@ pub(crate) struct Segment {
     pub token: usize,
 }
 
-/// Activations of one chunk; allocated once a session. Shapes: `[chunk_len, …]`. Buffers that a
+/// Activations of one chunk; allocated once a session. Shapes: `[chunk_len, …]`, rows
+/// [`row_stride`](Activations::row_stride) apart. Buffers that a
 /// family does not need are empty.
 #[derive(Debug)]
 pub(crate) struct Workspace<B: Backend> {
@@ -84,7 +85,7 @@ pub(crate) struct Workspace<B: Backend> {
 
 impl<B: Backend> Workspace<B> {
     pub(crate) fn new(config: &Config, chunk_len: usize, backend: &B) -> Result<Self> {
-        let rows = |width: usize| backend.buffer(chunk_len * width);
+        let rows = |width| backend.buffer(chunk_len * B::Buffer::row_stride(width));
         let (mixer, d_model) = (&config.mixer, config.d_model);
         let (select, selected, dt_raw, gated) = match *mixer {
             MixerConfig::Mamba1 { d_inner, d_state, dt_rank, select_eps, .. } => {
@@ -126,7 +127,7 @@ impl<B: Backend> Workspace<B> {
             mlp_up: rows(2 * inner)?,
             mlp: rows(inner)?,
             rewritten: Room::new(chunk_len),
-            logits: backend.buffer(logit_rows * config.vocab_rows)?,
+            logits: backend.buffer(logit_rows * B::Buffer::row_stride(config.vocab_rows))?,
             chunk_len,
             logit_rows,
             tokens: Vec::with_capacity(chunk_len),

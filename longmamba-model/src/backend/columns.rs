@@ -1,5 +1,13 @@
 //! Columns of a buffer, in place.
 
+/// A buffer that holds activations, row after row.
+pub trait Activations {
+    /// The distance between rows of `width` elements, at least that. It does not shrink as rows grow longer.
+    fn row_stride(width: usize) -> usize {
+        width
+    }
+}
+
 /// Some neighbouring columns of a row-major buffer of activations.
 #[derive(Debug)]
 pub struct Columns<'a, Buffer> {
@@ -21,12 +29,14 @@ impl<Buffer> Clone for Columns<'_, Buffer> {
 
 impl<Buffer> Copy for Columns<'_, Buffer> {}
 
-impl<'a, Buffer> Columns<'a, Buffer> {
+impl<'a, Buffer: Activations> Columns<'a, Buffer> {
     /// All columns of a buffer with rows of `width`.
     pub fn all(buffer: &'a Buffer, width: usize) -> Self {
-        Columns { buffer, first: 0, width, stride: width }
+        Columns { buffer, first: 0, width, stride: Buffer::row_stride(width) }
     }
+}
 
+impl<Buffer> Columns<'_, Buffer> {
     /// Columns `first..first + width` of these.
     pub fn part(self, first: usize, width: usize) -> Self {
         Columns { first: self.first + first, width, ..self }
@@ -51,12 +61,14 @@ pub struct ColumnsMut<'a, Buffer> {
     pub stride: usize,
 }
 
-impl<'a, Buffer> ColumnsMut<'a, Buffer> {
+impl<'a, Buffer: Activations> ColumnsMut<'a, Buffer> {
     /// All columns of a buffer with rows of `width`.
     pub fn all(buffer: &'a mut Buffer, width: usize) -> Self {
-        ColumnsMut { buffer, first: 0, width, stride: width }
+        ColumnsMut { buffer, first: 0, width, stride: Buffer::row_stride(width) }
     }
+}
 
+impl<Buffer> ColumnsMut<'_, Buffer> {
     /// Columns `first..first + width` of these.
     pub fn part(self, first: usize, width: usize) -> Self {
         ColumnsMut { first: self.first + first, width, ..self }

@@ -17,7 +17,7 @@ use longmamba_core::{
     AlignedVec, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
     SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{AttentionArgs, KV_PAGE, Quantized, Rotation, Scratch};
+use longmamba_cpu::{AttentionArgs, IsaKind, KV_PAGE, Quantized, Rotation, Scratch};
 pub use matrix::CpuMatrix;
 pub use options::CpuBackend;
 use pages::CpuPages;
@@ -46,9 +46,10 @@ impl Backend for CpuBackend {
     }
 
     /// So few that what one stage gives is still in a cache for the next, in whole tiles of a product and chunks
-    /// of SSD; and the same with any number of threads, because results are rounded by it.
+    /// of SSD; and the same with any number of threads, because results are rounded by it. With AMX products are so
+    /// fast that they wait for the weights instead, and more tokens share those.
     fn chunk_len(&self) -> usize {
-        192
+        if self.rounds && self.cpu.isa() == IsaKind::Amx { 512 } else { 192 }
     }
 
     fn matrix(&self, weight: Tensor) -> Result<CpuMatrix> {

@@ -2,9 +2,9 @@ mod draw;
 mod step;
 
 use super::{
-    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, GatedProjection,
-    Linear, Norm, NormedConv, Position, Recurrence, ScanInputs, SelectScan, SsdStageInputs,
-    StepMemory,
+    Activation, Activations, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums,
+    GatedProjection, Linear, Norm, NormedConv, Position, Recurrence, ScanInputs, SelectScan,
+    SsdStageInputs, StepMemory,
 };
 use crate::config::Rope;
 use crate::sample::SampleOptions;
@@ -162,6 +162,9 @@ impl<'a> ColumnsMut<'a, Buffer<f32>> {
         RowsMut { buffer, first, width, stride }
     }
 }
+
+/// Rows one after the other.
+impl Activations for Buffer<f32> {}
 
 impl Backend for CudaBackend {
     type Buffer = Buffer<f32>;

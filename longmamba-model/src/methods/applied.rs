@@ -1,7 +1,7 @@
 //! A method on a device: what the layers read of it.
 
 use super::{Method, Reading, Scan, Selection};
-use crate::backend::{Backend, Columns, Recurrence};
+use crate::backend::{Activations, Backend, Columns, Recurrence};
 use crate::model::{Model, Step};
 use crate::{Error, Result};
 use longmamba_core::AlignedVec;
@@ -88,7 +88,25 @@ pub(crate) fn keep_rows<B: Backend>(
     let all = read_rows(backend, rows, Columns::all(&*buffer, width))?;
     let some: Vec<f32> =
         kept.iter().flat_map(|row| &all[row * width..][..width]).copied().collect();
-    backend.write(&some, buffer)
+    write_rows(backend, some, buffer, width)
+}
+
+/// Writes rows of `width` to the start of a buffer.
+fn write_rows<B: Backend>(
+    backend: &B,
+    rows: Vec<f32>,
+    buffer: &mut B::Buffer,
+    width: usize,
+) -> Result<()> {
+    let stride = B::Buffer::row_stride(width);
+    if stride == width {
+        return backend.write(&rows, buffer);
+    }
+    let mut spread = vec![0.0; rows.len() / width * stride];
+    for (row, to) in rows.chunks_exact(width).zip(spread.chunks_exact_mut(stride)) {
+        to[..width].copy_from_slice(row);
+    }
+    backend.write(&spread, buffer)
 }
 
 impl<B: Backend> Applied<B> {
@@ -157,9 +175,12 @@ impl<B: Backend> Applied<B> {
         delta.par_iter_mut().with_min_len(1 << 12).for_each(|d| *d = before_softplus(*d));
         let out = match &mut room.buffer {
             Some(buffer) => buffer,
-            None => room.buffer.insert(backend.buffer(room.rows * channels)?),
+            None => {
+                let stride = B::Buffer::row_stride(channels);
+                room.buffer.insert(backend.buffer(room.rows * stride)?)
+            }
         };
-        backend.write(&delta, out)?;
+        write_rows(backend, delta, out, channels)?;
         Ok(true)
     }
 }

@@ -21,9 +21,7 @@ pub(crate) struct BlockSums(pub(crate) [[f32; BLOCK]; BLOCK]);
 
 /// What a step takes of a factor.
 #[repr(C, align(64))]
-pub(crate) struct Step<const ROWS: usize, const COLUMNS: usize>(
-    pub(crate) [[Pair; COLUMNS]; ROWS],
-);
+pub(crate) struct Step<const ROWS: usize, const COLUMNS: usize>(pub(crate) [[Pair; COLUMNS]; ROWS]);
 
 /// [`multiply`](super::multiply) of pairs, in blocks.
 ///

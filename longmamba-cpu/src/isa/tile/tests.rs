@@ -1,6 +1,6 @@
 use super::*;
-use crate::isa::Pair;
 use crate::dispatch::Cpu;
+use crate::isa::Pair;
 use half::bf16;
 use longmamba_core::{Layout, ViewMut};
 

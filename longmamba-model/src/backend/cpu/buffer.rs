@@ -1,5 +1,6 @@
 //! Activations and state.
 
+use crate::backend::Activations;
 use crate::large::LargeBytes;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -16,6 +17,17 @@ impl CpuBuffer {
     /// Its pages are there from the start.
     pub(super) fn resident(len: usize) -> Self {
         CpuBuffer(LargeBytes::resident(bytes(len)))
+    }
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+impl Activations for CpuBuffer {
+    /// An odd number of cache lines. Rows a power of two apart would share a few places of the nearest cache, and
+    /// kernels look at some dozen rows side by side.
+    fn row_stride(width: usize) -> usize {
+        if width < LINE { width } else { (width.div_ceil(LINE) | 1) * LINE }
     }
 }
 
@@ -46,6 +58,18 @@ impl fmt::Debug for CpuBuffer {
 mod tests {
     use super::*;
     use crate::large::LARGE;
+
+    #[test]
+    fn rows_are_an_odd_number_of_lines_apart() {
+        let mut last = 0;
+        for width in 0..300 {
+            let stride = CpuBuffer::row_stride(width);
+            assert!(stride >= width && stride >= last, "{width}");
+            assert!(width < LINE || stride % (2 * LINE) == LINE, "{width}");
+            last = stride;
+        }
+        assert_eq!(CpuBuffer::row_stride(4096), 4096 + LINE);
+    }
 
     #[test]
     fn every_size_is_zero_and_writable() {
