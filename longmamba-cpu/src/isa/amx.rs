@@ -11,7 +11,7 @@
 //! second ones; then both sums are added to the sum before (Intel's manual, `TDPBF16PS`).
 
 use super::Pair;
-use super::tile::{BLOCK, BlockSums, FEW, Step, TILE};
+use super::tile::{BLOCK, FEW, Step, TILE};
 use half::bf16;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -43,16 +43,36 @@ impl Amx {
     /// Multiplies tiles that stay where they are so many times; gives how many products of `bf16` that was.
     pub(crate) fn chains(self, rounds: usize) -> f64 {
         let tiles = self.tiles([BLOCK, BLOCK]);
-        let mut sums = BlockSums([[0.0; BLOCK]; BLOCK]);
-        // The same step again and again: its loads come from the nearest cache. Zeros would be multiplied faster.
-        let factors = Step([[[bf16::from_f32(0.37); 2]; BLOCK]; TILE]);
-        let data = factors.0.as_flattened().as_ptr();
-        let left = Place { data, stride: TILE * size_of::<Pair>(), next: 0 };
-        let right = Place { data, stride: BLOCK * size_of::<Pair>(), next: 0 };
-        // SAFETY: as 32 rows of 16, and as 16 rows of 32, the factors are all that a step reads, and all steps are one.
-        unsafe { tiles.run(left, right, rounds, false, &mut sums) };
-        std::hint::black_box(&sums);
-        (rounds * BLOCK * BLOCK * TILE * 2) as f64
+        // Zeros would be multiplied faster.
+        let factors = Step([[[bf16::from_f32(0.37); 2]; TILE]; TILE]);
+        // SAFETY: `tiles` have their full shape, and the factors are what one of them holds.
+        unsafe {
+            asm!(
+                "tileloadd tmm4, [{factors} + {row}]",
+                "tileloadd tmm5, [{factors} + {row}]",
+                "tileloadd tmm6, [{factors} + {row}]",
+                "tileloadd tmm7, [{factors} + {row}]",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                factors = in(reg) &raw const factors,
+                row = in(reg) TILE * size_of::<Pair>(),
+                rounds = inout(reg) rounds.max(1) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+        drop(tiles);
+        (rounds.max(1) * BLOCK * BLOCK * TILE * 2) as f64
     }
 }
 
@@ -94,8 +114,14 @@ struct Place {
     data: *const Pair,
     /// Bytes from row to row.
     stride: usize,
-    /// Bytes to the next step of [`TILE`] pairs.
-    next: usize,
+}
+
+/// Where the sums of a block go.
+#[derive(Clone, Copy)]
+pub(crate) struct SumsAt {
+    pub(crate) data: *mut f32,
+    /// From row to row.
+    pub(crate) stride: usize,
 }
 
 /// Tiles of this thread in the shape of a block. While it lives nobody else must use them.
@@ -142,11 +168,12 @@ impl Tiles {
     }
 
     /// `sums[i][j] = Σ_k left[i, k] · right[k, j]` for the block's rows and columns and `steps` times [`TILE`] pairs;
-    /// with `add` that is added to what is there. The other sums may become anything. Strides are in pairs.
+    /// with `add` that is added to what is there. Strides are in pairs.
     ///
     /// # Safety
-    /// `left` must be valid for reading all those pairs of each of the block's rows, and `right` for reading the
-    /// block's columns of each of those pairs.
+    /// `left` must be valid for reading all those pairs of each of the block's rows, `right` for reading the block's
+    /// columns of each of those pairs, and `sums` for reading and writing the block's shape, where both of its sizes
+    /// are above [`TILE`]; else a whole block, of which what lies outside the shape may become anything.
     #[inline(always)]
     #[allow(
         clippy::too_many_arguments,
@@ -160,13 +187,11 @@ impl Tiles {
         right_stride: usize,
         steps: usize,
         add: bool,
-        sums: &mut BlockSums,
+        sums: SumsAt,
     ) {
-        let bytes = |pairs: usize| pairs.wrapping_mul(size_of::<Pair>());
-        let (left_bytes, right_bytes) = (bytes(left_stride), bytes(right_stride));
-        let left = Place { data: left, stride: left_bytes, next: bytes(TILE) };
-        let right =
-            Place { data: right, stride: right_bytes, next: right_bytes.wrapping_mul(TILE) };
+        let place =
+            |data, stride: usize| Place { data, stride: stride.wrapping_mul(size_of::<Pair>()) };
+        let (left, right) = (place(left, left_stride), place(right, right_stride));
         // SAFETY: the caller vouches.
         unsafe {
             if self.shape[0] <= FEW {
@@ -177,25 +202,20 @@ impl Tiles {
         }
     }
 
+    /// What a second tile of columns reads: the first column once more where there is none.
+    #[inline(always)]
+    fn second_right(&self, right: Place) -> *const Pair {
+        if self.shape[1] > TILE { right.data.wrapping_add(TILE) } else { right.data }
+    }
+
     /// [`multiply`](Tiles::multiply) for at most [`TILE`] rows, which wait for `right` to come from memory: asks for
     /// it ahead.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    unsafe fn run_few(
-        &self,
-        left: Place,
-        right: Place,
-        steps: usize,
-        add: bool,
-        sums: &mut BlockSums,
-    ) {
+    unsafe fn run_few(&self, left: Place, right: Place, steps: usize, add: bool, sums: SumsAt) {
         debug_assert!(self.shape[0] <= TILE);
-        let second_right = match self.shape[1] > TILE {
-            true => right.data.wrapping_add(TILE),
-            false => right.data,
-        };
         // SAFETY: as in `run`; to ask for what is not there does nothing.
         unsafe {
             asm!(
@@ -221,25 +241,25 @@ impl Tiles {
                 ".endr",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {left}, {left_next}",
-                "add {right}, {right_next}",
-                "add {second_right}, {right_next}",
+                "add {left}, 64",
+                "lea {right}, [{right} + 8 * {right_stride}]",
+                "lea {right}, [{right} + 8 * {right_stride}]",
+                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
+                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
                 "dec {steps}",
                 "jnz 4b",
                 "5:",
                 "tilestored [{sums} + {row}], tmm0",
                 "tilestored [{sums} + {row} + 64], tmm1",
                 add = in(reg) u64::from(add),
-                sums = in(reg) sums,
-                row = in(reg) size_of::<[f32; BLOCK]>(),
+                sums = in(reg) sums.data,
+                row = in(reg) sums.stride.wrapping_mul(size_of::<f32>()),
                 steps = inout(reg) steps => _,
                 left = inout(reg) left.data => _,
                 left_stride = in(reg) left.stride,
-                left_next = in(reg) left.next,
                 right = inout(reg) right.data => _,
-                second_right = inout(reg) second_right => _,
+                second_right = inout(reg) self.second_right(right) => _,
                 right_stride = in(reg) right.stride,
-                right_next = in(reg) right.next,
                 ahead = const AHEAD,
                 out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
@@ -252,19 +272,16 @@ impl Tiles {
     /// # Safety
     /// As there.
     #[inline(always)]
-    unsafe fn run(&self, left: Place, right: Place, steps: usize, add: bool, sums: &mut BlockSums) {
-        let [rows, columns] = self.shape;
-        // What a second tile that is not needed reads is the first row or column once more.
-        let second_left = match rows > TILE {
+    unsafe fn run(&self, left: Place, right: Place, steps: usize, add: bool, sums: SumsAt) {
+        // What a second tile of rows reads that is not needed is the first row once more.
+        let second_left = match self.shape[0] > TILE {
             true => left.data.wrapping_byte_add(left.stride.wrapping_mul(TILE)),
             false => left.data,
         };
-        let second_right = match columns > TILE {
-            true => right.data.wrapping_add(TILE),
-            false => right.data,
-        };
-        // SAFETY: the caller vouches for what is read: of each step the rows and columns that the tiles' shapes have.
-        // `sums` has room for four whole tiles: 0 and 1 side by side, 2 and 3 below.
+        let row = sums.stride.wrapping_mul(size_of::<f32>());
+        // SAFETY: the caller vouches for what is read: of each step the rows and columns that the tiles' shapes have;
+        // and for the sums: tiles 0 and 1 side by side, 2 and 3 below, where the second are as large as what is left
+        // of the shape or, with nothing left, inside of a whole block.
         unsafe {
             asm!(
                 "test {add:l}, {add:l}",
@@ -277,8 +294,8 @@ impl Tiles {
                 "2:",
                 "tileloadd tmm0, [{sums} + {row}]",
                 "tileloadd tmm1, [{sums} + {row} + 64]",
-                "tileloadd tmm2, [{sums} + {row} + 2048]",
-                "tileloadd tmm3, [{sums} + {row} + 2112]",
+                "tileloadd tmm2, [{lower} + {row}]",
+                "tileloadd tmm3, [{lower} + {row} + 64]",
                 "3:",
                 "test {steps}, {steps}",
                 "jz 5f",
@@ -291,29 +308,30 @@ impl Tiles {
                 "tileloadd tmm5, [{second_left} + {left_stride}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, {left_next}",
-                "add {second_left}, {left_next}",
-                "add {right}, {right_next}",
-                "add {second_right}, {right_next}",
+                "add {left}, 64",
+                "add {second_left}, 64",
+                "lea {right}, [{right} + 8 * {right_stride}]",
+                "lea {right}, [{right} + 8 * {right_stride}]",
+                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
+                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
                 "dec {steps}",
                 "jnz 4b",
                 "5:",
                 "tilestored [{sums} + {row}], tmm0",
                 "tilestored [{sums} + {row} + 64], tmm1",
-                "tilestored [{sums} + {row} + 2048], tmm2",
-                "tilestored [{sums} + {row} + 2112], tmm3",
+                "tilestored [{lower} + {row}], tmm2",
+                "tilestored [{lower} + {row} + 64], tmm3",
                 add = in(reg) u64::from(add),
-                sums = in(reg) sums,
-                row = in(reg) size_of::<[f32; BLOCK]>(),
+                sums = in(reg) sums.data,
+                lower = in(reg) sums.data.wrapping_byte_add(row.wrapping_mul(TILE)),
+                row = in(reg) row,
                 steps = inout(reg) steps => _,
                 left = inout(reg) left.data => _,
                 second_left = inout(reg) second_left => _,
                 left_stride = in(reg) left.stride,
-                left_next = in(reg) left.next,
                 right = inout(reg) right.data => _,
-                second_right = inout(reg) second_right => _,
+                second_right = inout(reg) self.second_right(right) => _,
                 right_stride = in(reg) right.stride,
-                right_next = in(reg) right.next,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

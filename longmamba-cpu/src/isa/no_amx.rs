@@ -1,7 +1,6 @@
 //! What stands in for AMX where there is none: nothing that could be made.
 
 use super::Pair;
-use super::tile::BlockSums;
 
 /// See `amx.rs`.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +19,13 @@ impl Amx {
     pub(crate) fn chains(self, _: usize) -> f64 {
         match self {}
     }
+}
+
+/// See `amx.rs`.
+#[derive(Clone, Copy)]
+pub(crate) struct SumsAt {
+    pub(crate) data: *mut f32,
+    pub(crate) stride: usize,
 }
 
 /// See `amx.rs`.
@@ -44,7 +50,7 @@ impl Tiles {
         _: usize,
         _: usize,
         _: bool,
-        _: &mut BlockSums,
+        _: SumsAt,
     ) {
         match *self {}
     }

@@ -51,6 +51,12 @@ pub(crate) trait Ending: Copy {
     /// vector or, at the end of a row, less.
     fn end<I: Isa>(self, isa: I, at: [usize; 2], sums: I::V, old: &[f32]) -> I::V;
 
+    /// Whether the sums are the output.
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        false
+    }
+
     /// What to do before that with a whole tile, from `[row, column]` of the output on: nothing, or see
     /// [`add_product`].
     #[inline(always)]
@@ -86,6 +92,11 @@ impl Ending for Add {
     #[inline(always)]
     fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
         if self.0 { isa.add(isa.load_at(old, 0), sums) } else { sums }
+    }
+
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        !self.0
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{Ending, Factor, Left, Meets, Right, offset};
 use crate::dispatch::Block;
-use crate::isa::amx::{Amx, Tiles};
+use crate::isa::amx::{Amx, SumsAt, Tiles};
 use crate::isa::{Isa, Pair};
 use half::bf16;
 
@@ -19,9 +19,35 @@ pub(crate) const TILE: usize = 16;
 #[repr(C, align(64))]
 pub(crate) struct BlockSums(pub(crate) [[f32; BLOCK]; BLOCK]);
 
+impl BlockSums {
+    /// Where they are.
+    fn at(&mut self) -> SumsAt {
+        SumsAt { data: self.0.as_flattened_mut().as_mut_ptr(), stride: BLOCK }
+    }
+}
+
 /// What a step takes of a factor.
 #[repr(C, align(64))]
 pub(crate) struct Step<const ROWS: usize, const COLUMNS: usize>(pub(crate) [[Pair; COLUMNS]; ROWS]);
+
+/// A last step of which less is there: zeros stand for the rest.
+struct LastStep {
+    left: Step<BLOCK, TILE>,
+    right: Step<TILE, BLOCK>,
+    /// The first column of those in `right`.
+    column: Option<usize>,
+}
+
+impl LastStep {
+    fn new() -> Self {
+        let zero = [bf16::ZERO; 2];
+        LastStep {
+            left: Step([[zero; TILE]; BLOCK]),
+            right: Step([[zero; BLOCK]; TILE]),
+            column: None,
+        }
+    }
+}
 
 /// [`multiply`](super::multiply) of pairs, in blocks.
 ///
@@ -39,12 +65,25 @@ pub(super) fn multiply<I: Isa, E: Ending>(
 ) {
     let [rows, columns] = out.shape();
     let mut tiles = amx.tiles([rows.min(BLOCK), columns.min(BLOCK)]);
+    let mut last = LastStep::new();
     let mut sums = BlockSums([[0.0; BLOCK]; BLOCK]);
     for column in (0..columns).step_by(BLOCK) {
         for row in (0..rows).step_by(BLOCK) {
             let (at, shape) = ([row, column], [BLOCK.min(rows - row), BLOCK.min(columns - column)]);
             tiles.reshape(shape);
-            product(isa, &tiles, left, right, depth, at, shape, false, &mut sums);
+            if ending.is_plain() && shape.iter().all(|&n| n > TILE) {
+                let mut lines = out.rows_mut(at, 0, shape[0], shape[1]);
+                let to = SumsAt { data: lines.start(), stride: lines.stride() };
+                // SAFETY: the lines are the block's, and nothing else looks at them.
+                unsafe {
+                    product(isa, &tiles, left, right, depth, at, shape, false, to, &mut last)
+                };
+                continue;
+            }
+            // SAFETY: the sums are a whole block.
+            unsafe {
+                product(isa, &tiles, left, right, depth, at, shape, false, sums.at(), &mut last)
+            };
             ending.add_block(isa, &tiles, at, shape, &mut sums);
             write(isa, &sums, at, shape, out, ending);
         }
@@ -69,7 +108,9 @@ pub(crate) fn add_product_of_block<I: Isa, L: Meets<F>, F: Factor>(
     sums: &mut BlockSums,
 ) {
     let (left, right) = pairs(left, right).expect("only pairs are multiplied in blocks");
-    product(isa, tiles, left, right, depth, at, shape, true, sums);
+    let mut last = LastStep::new();
+    // SAFETY: the sums are a whole block.
+    unsafe { product(isa, tiles, left, right, depth, at, shape, true, sums.at(), &mut last) };
 }
 
 /// Factors that are pairs, as such.
@@ -84,9 +125,15 @@ pub(super) fn pairs<'a, L: Meets<F>, F: Factor>(
 }
 
 /// The product of a block, or that added to the sums.
+///
+/// # Safety
+/// `sums` must be valid as [`Tiles::multiply`] says.
+///
+/// # Panics
+/// Where a factor is too short.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "two factors, and a block")]
-fn product<I: Isa>(
+unsafe fn product<I: Isa>(
     isa: I,
     tiles: &Tiles,
     left: Left<'_, Pair>,
@@ -95,7 +142,8 @@ fn product<I: Isa>(
     [row, column]: [usize; 2],
     [rows, columns]: [usize; 2],
     add: bool,
-    sums: &mut BlockSums,
+    sums: SumsAt,
+    last: &mut LastStep,
 ) {
     if depth > 0 {
         let last = offset(row + rows - 1, left.row_stride, depth - 1);
@@ -107,7 +155,8 @@ fn product<I: Isa>(
     let l = left.data.as_ptr().wrapping_add(row.wrapping_mul(left.row_stride));
     let r = right.data.as_ptr().wrapping_add(column);
     if steps > 0 || rest == 0 {
-        // SAFETY: the last pairs of both were just shown to be inside the slices, and with them all before.
+        // SAFETY: the last pairs of both were just shown to be inside the slices, and with them all before; the caller
+        // vouches for the sums.
         unsafe {
             tiles.multiply(l, left.row_stride, r, right.depth_stride, steps, add, sums);
         }
@@ -115,21 +164,21 @@ fn product<I: Isa>(
     if rest == 0 {
         return;
     }
-    // A last step of which less is there: zeros stand for the rest.
-    let mut l = Step([[[bf16::ZERO; 2]; TILE]; BLOCK]);
-    for (i, line) in l.0.iter_mut().enumerate().take(rows) {
+    for (i, line) in last.left.0.iter_mut().enumerate().take(rows) {
         let from = &left.data[(row + i) * left.row_stride + steps * TILE..][..rest];
         part(isa, from, line);
     }
-    let mut r = Step([[[bf16::ZERO; 2]; BLOCK]; TILE]);
-    for (k, line) in r.0.iter_mut().enumerate().take(rest) {
-        let from = &right.data[(steps * TILE + k) * right.depth_stride + column..][..columns];
-        for (from, line) in from.chunks(TILE).zip(line.as_chunks_mut().0) {
-            part(isa, from, line);
+    if last.column != Some(column) {
+        last.column = Some(column);
+        for (k, line) in last.right.0.iter_mut().enumerate().take(rest) {
+            let from = &right.data[(steps * TILE + k) * right.depth_stride + column..][..columns];
+            for (from, line) in from.chunks(TILE).zip(line.as_chunks_mut().0) {
+                part(isa, from, line);
+            }
         }
     }
-    let (l, r) = (l.0.as_flattened().as_ptr(), r.0.as_flattened().as_ptr());
-    // SAFETY: each has all of a step.
+    let (l, r) = (last.left.0.as_flattened().as_ptr(), last.right.0.as_flattened().as_ptr());
+    // SAFETY: each has all of a step; the caller vouches for the sums.
     unsafe { tiles.multiply(l, TILE, r, BLOCK, 1, add || steps > 0, sums) };
 }
 
