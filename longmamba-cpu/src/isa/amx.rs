@@ -19,7 +19,7 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// How far ahead a panel is asked for, in bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Proof that the processor has AMX for `bf16`, and that the system lets this process use it.
 #[derive(Clone, Copy, Debug)]
