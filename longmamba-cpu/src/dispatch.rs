@@ -58,7 +58,8 @@ enum Token {
 }
 
 impl Cpu {
-    /// The best instruction set that this processor has; asked once per process.
+    /// The best instruction set that this processor has; asked once per process. Where it has AMX, Linux is asked to
+    /// let the process use it.
     pub fn new() -> Self {
         static BEST: OnceLock<Cpu> = OnceLock::new();
         *BEST.get_or_init(|| {

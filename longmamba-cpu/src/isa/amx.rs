@@ -2,7 +2,7 @@
 //!
 //! A tile is a register of sixteen rows of 64 bytes: sixteen rows of sixteen pairs of the left factor, sixteen pairs
 //! of each of sixteen columns of the right one, or sixteen rows of sixteen sums. One instruction takes 8192 products
-//! and adds them to their sums, in the time in which AVX-512 BF16 takes 512.
+//! and adds them to their sums: as many as 256 of AVX-512 BF16.
 //!
 //! The compiler does not know these registers, so they are written about in assembly. What tiles hold lives inside of
 //! one block of it; only their shape outlasts it, in a [`Tiles`], whose end sets them free.
@@ -33,8 +33,11 @@ impl Amx {
     }
 
     /// Tiles for a block of `rows` by `columns` sums, 1 to [`BLOCK`] of each.
+    ///
+    /// # Safety
+    /// A thread has eight tiles, so there must be no other [`Tiles`] of this thread as long as these live.
     #[inline(always)]
-    pub(crate) fn tiles(self, shape: [usize; 2]) -> Tiles {
+    pub(crate) unsafe fn tiles(self, shape: [usize; 2]) -> Tiles {
         let mut tiles = Tiles { shape: [0; 2], thread: PhantomData };
         tiles.reshape(shape);
         tiles
@@ -42,7 +45,8 @@ impl Amx {
 
     /// Multiplies tiles that stay where they are so many times; gives how many products of `bf16` that was.
     pub(crate) fn chains(self, rounds: usize) -> f64 {
-        let tiles = self.tiles([BLOCK, BLOCK]);
+        // SAFETY: nothing in here makes others.
+        let tiles = unsafe { self.tiles([BLOCK, BLOCK]) };
         // Zeros would be multiplied faster.
         let factors = Step([[[bf16::from_f32(0.37); 2]; TILE]; TILE]);
         // SAFETY: `tiles` have their full shape, and the factors are what one of them holds.
@@ -124,7 +128,7 @@ pub(crate) struct SumsAt {
     pub(crate) stride: usize,
 }
 
-/// Tiles of this thread in the shape of a block. While it lives nobody else must use them.
+/// Tiles of this thread in the shape of a block.
 pub(crate) struct Tiles {
     shape: [usize; 2],
     /// Shapes are a thread's own.

@@ -12,7 +12,10 @@ impl Amx {
         None
     }
     /// Never.
-    pub(crate) fn tiles(self, _: [usize; 2]) -> Tiles {
+    ///
+    /// # Safety
+    /// Nobody can call it.
+    pub(crate) unsafe fn tiles(self, _: [usize; 2]) -> Tiles {
         match self {}
     }
     /// Never.

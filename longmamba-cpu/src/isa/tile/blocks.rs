@@ -20,6 +20,10 @@ pub(crate) const TILE: usize = 16;
 pub(crate) struct BlockSums(pub(crate) [[f32; BLOCK]; BLOCK]);
 
 impl BlockSums {
+    fn zeros() -> Self {
+        BlockSums([[0.0; BLOCK]; BLOCK])
+    }
+
     /// Where they are.
     fn at(&mut self) -> SumsAt {
         SumsAt { data: self.0.as_flattened_mut().as_mut_ptr(), stride: BLOCK }
@@ -64,9 +68,9 @@ pub(super) fn multiply<I: Isa, E: Ending>(
     ending: E,
 ) {
     let [rows, columns] = out.shape();
-    let mut tiles = amx.tiles([rows.min(BLOCK), columns.min(BLOCK)]);
-    let mut last = LastStep::new();
-    let mut sums = BlockSums([[0.0; BLOCK]; BLOCK]);
+    // SAFETY: what is done with a block below, endings included, makes no others.
+    let mut tiles = unsafe { amx.tiles([rows.min(BLOCK), columns.min(BLOCK)]) };
+    let (mut last, mut sums) = (None, None);
     for column in (0..columns).step_by(BLOCK) {
         for row in (0..rows).step_by(BLOCK) {
             let (at, shape) = ([row, column], [BLOCK.min(rows - row), BLOCK.min(columns - column)]);
@@ -80,12 +84,13 @@ pub(super) fn multiply<I: Isa, E: Ending>(
                 };
                 continue;
             }
+            let sums = sums.get_or_insert_with(BlockSums::zeros);
             // SAFETY: the sums are a whole block.
             unsafe {
                 product(isa, &tiles, left, right, depth, at, shape, false, sums.at(), &mut last)
             };
-            ending.add_block(isa, &tiles, at, shape, &mut sums);
-            write(isa, &sums, at, shape, out, ending);
+            ending.add_block(isa, &tiles, at, shape, sums);
+            write(isa, sums, at, shape, out, ending);
         }
     }
 }
@@ -108,9 +113,8 @@ pub(crate) fn add_product_of_block<I: Isa, L: Meets<F>, F: Factor>(
     sums: &mut BlockSums,
 ) {
     let (left, right) = pairs(left, right).expect("only pairs are multiplied in blocks");
-    let mut last = LastStep::new();
     // SAFETY: the sums are a whole block.
-    unsafe { product(isa, tiles, left, right, depth, at, shape, true, sums.at(), &mut last) };
+    unsafe { product(isa, tiles, left, right, depth, at, shape, true, sums.at(), &mut None) };
 }
 
 /// Factors that are pairs, as such.
@@ -143,7 +147,7 @@ unsafe fn product<I: Isa>(
     [rows, columns]: [usize; 2],
     add: bool,
     sums: SumsAt,
-    last: &mut LastStep,
+    last: &mut Option<LastStep>,
 ) {
     if depth > 0 {
         let last = offset(row + rows - 1, left.row_stride, depth - 1);
@@ -164,6 +168,7 @@ unsafe fn product<I: Isa>(
     if rest == 0 {
         return;
     }
+    let last = last.get_or_insert_with(LastStep::new);
     for (i, line) in last.left.0.iter_mut().enumerate().take(rows) {
         let from = &left.data[(row + i) * left.row_stride + steps * TILE..][..rest];
         part(isa, from, line);

@@ -209,7 +209,7 @@ pub struct PlanArgs {
     /// How thresholds are found for lengths that the plan does not have
     #[arg(long, value_enum, default_value = "interpolated")]
     lookup: LookupArg,
-    /// Tokens that go through the layers together [default: 192 on the CPU, 512 on a GPU]
+    /// Tokens that go through the layers together [default: 192 on the CPU, 512 with AMX or on a GPU]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     chunk: Option<usize>,
     /// How many tokens back attention layers see, which bounds their memory [default: all]

@@ -51,7 +51,7 @@ pub struct Tune {
     /// The same seed finds the same factors [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Tokens that go through the layers together [default: 192 on the CPU, 512 on a GPU]
+    /// Tokens that go through the layers together [default: 192 on the CPU, 512 with AMX or on a GPU]
     #[arg(long, value_name = "N")]
     chunk: Option<usize>,
     /// The file of factors, or the new plan
