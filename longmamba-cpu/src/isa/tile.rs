@@ -51,10 +51,10 @@ pub(crate) trait Ending: Copy {
     /// vector or, at the end of a row, less.
     fn end<I: Isa>(self, isa: I, at: [usize; 2], sums: I::V, old: &[f32]) -> I::V;
 
-    /// Whether the sums are the output.
+    /// Where nothing is made of the sums: whether they begin with what is in the output, or with 0.
     #[inline(always)]
-    fn is_plain(self) -> bool {
-        false
+    fn plain(self) -> Option<bool> {
+        None
     }
 
     /// What to do before that with a whole tile, from `[row, column]` of the output on: nothing, or see
@@ -95,8 +95,8 @@ impl Ending for Add {
     }
 
     #[inline(always)]
-    fn is_plain(self) -> bool {
-        !self.0
+    fn plain(self) -> Option<bool> {
+        Some(self.0)
     }
 }
 

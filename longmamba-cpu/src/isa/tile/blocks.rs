@@ -1,9 +1,9 @@
 //! Products of pairs in blocks of 32 × 32, for processors that multiply whole tiles ([`Amx`]).
 //!
 //! As with register tiles, an element of the result does not depend on what is beside it. It does depend on how many
-//! pairs are taken in one step.
+//! pairs are taken in one step; and what is added to the output is added to it step by step.
 
-use super::{Ending, Factor, Left, Meets, Right, offset};
+use super::{Add, Ending, Factor, Left, Meets, Right, offset};
 use crate::dispatch::Block;
 use crate::isa::amx::{Amx, SumsAt, Tiles};
 use crate::isa::{Isa, Pair};
@@ -75,24 +75,38 @@ pub(super) fn multiply<I: Isa, E: Ending>(
         for row in (0..rows).step_by(BLOCK) {
             let (at, shape) = ([row, column], [BLOCK.min(rows - row), BLOCK.min(columns - column)]);
             tiles.reshape(shape);
-            if ending.is_plain() && shape.iter().all(|&n| n > TILE) {
+            let plain = ending.plain();
+            let add = plain == Some(true);
+            if plain.is_some() && shape.iter().all(|&n| n > TILE) {
                 let mut lines = out.rows_mut(at, 0, shape[0], shape[1]);
                 let to = SumsAt { data: lines.start(), stride: lines.stride() };
                 // SAFETY: the lines are the block's, and nothing else looks at them.
-                unsafe {
-                    product(isa, &tiles, left, right, depth, at, shape, false, to, &mut last)
-                };
+                unsafe { product(isa, &tiles, left, right, depth, at, shape, add, to, &mut last) };
                 continue;
             }
             let sums = sums.get_or_insert_with(BlockSums::zeros);
+            if add {
+                let lines = out.rows_mut(at, 0, shape[0], shape[1]);
+                sums.0.iter_mut().zip(lines).for_each(|(sums, line)| copy(line, sums));
+            }
             // SAFETY: the sums are a whole block.
             unsafe {
-                product(isa, &tiles, left, right, depth, at, shape, false, sums.at(), &mut last)
+                product(isa, &tiles, left, right, depth, at, shape, add, sums.at(), &mut last)
             };
-            ending.add_block(isa, &tiles, at, shape, sums);
-            write(isa, sums, at, shape, out, ending);
+            if plain.is_some() {
+                write(isa, sums, at, shape, out, Add(false));
+            } else {
+                ending.add_block(isa, &tiles, at, shape, sums);
+                write(isa, sums, at, shape, out, ending);
+            }
         }
     }
+}
+
+/// The first elements of `to`.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32; BLOCK]) {
+    to[..from.len()].copy_from_slice(from);
 }
 
 /// Adds the product of another left factor, from row `at[0]` on, and another right one, from column `at[1]` on, to
