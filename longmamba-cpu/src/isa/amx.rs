@@ -11,7 +11,8 @@
 //! second ones; then both sums are added to the sum before (Intel's manual, `TDPBF16PS`).
 
 use super::Pair;
-use super::tile::{BLOCK, FEW, Step, TILE};
+use super::tile::FEW;
+use super::tile::blocks::{BLOCK, Step, TILE};
 use half::bf16;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -136,6 +137,12 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
+    /// Rows and columns of the block.
+    #[inline(always)]
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     /// Another shape, as in [`Amx::tiles`].
     #[inline(always)]
     pub(crate) fn reshape(&mut self, shape: [usize; 2]) {
@@ -152,9 +159,8 @@ impl Tiles {
             layout.row_bytes[tile] = (columns * size_of::<f32>()) as u16;
         };
         for i in 0..2 {
-            for j in 0..2 {
-                set(2 * i + j, rows[i], columns[j]);
-            }
+            set(2 * i, rows[i], columns[0]);
+            set(2 * i + 1, rows[i], columns[1]);
             set(4 + i, rows[i], TILE);
             set(6 + i, TILE, columns[i]);
         }

@@ -13,14 +13,14 @@
 //! Whatever the shape, each element of the result is one chain of multiply-adds in the order of k, and meets
 //! `out` at the end (see [`Ending`]): how the rows and columns are cut into tiles cannot be seen in the result.
 
-mod blocks;
+pub(crate) mod blocks;
 mod factor;
 mod multiples;
 
 use super::{Isa, IsaKind, LINE_BYTES};
 use crate::dispatch::{Block, Kernel};
 use crate::isa::amx::Tiles;
-pub(crate) use blocks::{BLOCK, BlockSums, Step, TILE, add_product_of_block};
+pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
 pub(crate) use factor::{Factor, Floats, Meets};
 use multiples::Multiples;
 
@@ -69,18 +69,11 @@ pub(crate) trait Ending: Copy {
         let _ = (isa, at, sums);
     }
 
-    /// The same of a block of this shape, where products are taken in blocks: nothing, or see
+    /// The same of a block of the tiles' shape, where products are taken in blocks: nothing, or see
     /// [`add_product_of_block`].
     #[inline(always)]
-    fn add_block<I: Isa>(
-        self,
-        isa: I,
-        tiles: &Tiles,
-        at: [usize; 2],
-        shape: [usize; 2],
-        sums: &mut BlockSums,
-    ) {
-        let _ = (isa, tiles, at, shape, sums);
+    fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
+        let _ = (isa, tiles, at, sums);
     }
 }
 

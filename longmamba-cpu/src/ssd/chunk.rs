@@ -402,15 +402,8 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
     }
 
     #[inline(always)]
-    fn add_block<I: Isa>(
-        self,
-        isa: I,
-        tiles: &Tiles,
-        at: [usize; 2],
-        shape: [usize; 2],
-        sums: &mut BlockSums,
-    ) {
-        let ([t, _], [rows, _]) = (at, shape);
+    fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
+        let ([t, _], [rows, _]) = (at, tiles.shape());
         for (&start, sums) in self.start[t..][..rows].iter().zip(&mut sums.0) {
             let start = isa.splat(start);
             for sums in sums.chunks_exact_mut(I::LANES) {
@@ -418,7 +411,7 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
             }
         }
         let depth = (t + rows).div_ceil(F::STEP);
-        add_product_of_block(isa, tiles, self.decayed, self.update, depth, at, shape, sums);
+        add_product_of_block(isa, tiles, self.decayed, self.update, depth, at, sums);
     }
 
     #[inline(always)]

@@ -81,7 +81,7 @@ pub(super) fn multiply<I: Isa, E: Ending>(
                 let mut lines = out.rows_mut(at, 0, shape[0], shape[1]);
                 let to = SumsAt { data: lines.start(), stride: lines.stride() };
                 // SAFETY: the lines are the block's, and nothing else looks at them.
-                unsafe { product(isa, &tiles, left, right, depth, at, shape, add, to, &mut last) };
+                unsafe { product(isa, &tiles, left, right, depth, at, add, to, &mut last) };
                 continue;
             }
             let sums = sums.get_or_insert_with(BlockSums::zeros);
@@ -90,13 +90,11 @@ pub(super) fn multiply<I: Isa, E: Ending>(
                 sums.0.iter_mut().zip(lines).for_each(|(sums, line)| copy(line, sums));
             }
             // SAFETY: the sums are a whole block.
-            unsafe {
-                product(isa, &tiles, left, right, depth, at, shape, add, sums.at(), &mut last)
-            };
+            unsafe { product(isa, &tiles, left, right, depth, at, add, sums.at(), &mut last) };
             if plain.is_some() {
                 write(isa, sums, at, shape, out, Add(false));
             } else {
-                ending.add_block(isa, &tiles, at, shape, sums);
+                ending.add_block(isa, &tiles, at, sums);
                 write(isa, sums, at, shape, out, ending);
             }
         }
@@ -110,7 +108,7 @@ fn copy(from: &[f32], to: &mut [f32; BLOCK]) {
 }
 
 /// Adds the product of another left factor, from row `at[0]` on, and another right one, from column `at[1]` on, to
-/// the sums of a block of this shape, which `tiles` have, too.
+/// the sums of a block of the tiles' shape.
 ///
 /// # Panics
 /// Where a factor is too short, or not of pairs.
@@ -123,12 +121,11 @@ pub(crate) fn add_product_of_block<I: Isa, L: Meets<F>, F: Factor>(
     right: Right<'_, F>,
     depth: usize,
     at: [usize; 2],
-    shape: [usize; 2],
     sums: &mut BlockSums,
 ) {
     let (left, right) = pairs(left, right).expect("only pairs are multiplied in blocks");
     // SAFETY: the sums are a whole block.
-    unsafe { product(isa, tiles, left, right, depth, at, shape, true, sums.at(), &mut None) };
+    unsafe { product(isa, tiles, left, right, depth, at, true, sums.at(), &mut None) };
 }
 
 /// Factors that are pairs, as such.
@@ -142,7 +139,7 @@ pub(super) fn pairs<'a, L: Meets<F>, F: Factor>(
     Some((Left { data: l, row_stride: left.row_stride }, right))
 }
 
-/// The product of a block, or that added to the sums.
+/// The product of a block of the tiles' shape, or that added to the sums.
 ///
 /// # Safety
 /// `sums` must be valid as [`Tiles::multiply`] says.
@@ -158,11 +155,11 @@ unsafe fn product<I: Isa>(
     right: Right<'_, Pair>,
     depth: usize,
     [row, column]: [usize; 2],
-    [rows, columns]: [usize; 2],
     add: bool,
     sums: SumsAt,
     last: &mut Option<LastStep>,
 ) {
+    let [rows, columns] = tiles.shape();
     if depth > 0 {
         let last = offset(row + rows - 1, left.row_stride, depth - 1);
         assert!(last.is_some_and(|at| at < left.data.len()), "left factor is too short");

@@ -76,15 +76,8 @@ impl<F: Factor> Ending for Second<'_, F> {
     }
 
     #[inline(always)]
-    fn add_block<I: Isa>(
-        self,
-        isa: I,
-        tiles: &Tiles,
-        at: [usize; 2],
-        shape: [usize; 2],
-        sums: &mut BlockSums,
-    ) {
-        add_product_of_block(isa, tiles, self.left, self.right, self.depth, at, shape, sums);
+    fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
+        add_product_of_block(isa, tiles, self.left, self.right, self.depth, at, sums);
     }
 
     #[inline(always)]
