@@ -11,7 +11,7 @@ mod split;
 pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, parallel_shared, pieces};
 pub use scratch::Scratch;
 pub(crate) use scratch::{Scratched, Slots};
-pub(crate) use split::Block;
+pub(crate) use split::{Block, RowsMut};
 
 #[cfg(target_arch = "aarch64")]
 use crate::isa::neon::Neon;

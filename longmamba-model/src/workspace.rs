@@ -21,8 +21,7 @@ pub(crate) struct Segment {
 }
 
 /// Activations of one chunk; allocated once a session. Shapes: `[chunk_len, …]`, rows
-/// [`row_stride`](Activations::row_stride) apart. Buffers that a
-/// family does not need are empty.
+/// [`row_stride`](Activations::row_stride) apart. Buffers that a family does not need are empty.
 #[derive(Debug)]
 pub(crate) struct Workspace<B: Backend> {
     pub scratch: B::Scratch,

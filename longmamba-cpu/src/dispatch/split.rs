@@ -230,14 +230,12 @@ pub(crate) struct RowsMut<'b, T> {
 impl<T> RowsMut<'_, T> {
     /// Where the rows that are left begin, [`stride`](RowsMut::stride) apart: they may be written to there while this
     /// lives.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub(crate) fn start(&mut self) -> *mut T {
         self.next
     }
 
     /// The distance between rows, in elements.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub(crate) fn stride(&self) -> usize {
         self.stride

@@ -113,14 +113,6 @@ fn system_allows() -> bool {
     result == 0
 }
 
-/// Where a factor is.
-#[derive(Clone, Copy)]
-struct Place {
-    data: *const Pair,
-    /// Bytes from row to row.
-    stride: usize,
-}
-
 /// Where the sums of a block go.
 #[derive(Clone, Copy)]
 pub(crate) struct SumsAt {
@@ -178,7 +170,8 @@ impl Tiles {
     }
 
     /// `sums[i][j] = Σ_k left[i, k] · right[k, j]` for the block's rows and columns and `steps` times [`TILE`] pairs;
-    /// with `add` that is added to what is there. Strides are in pairs.
+    /// with `add` that is added to what is there. Strides are in pairs. A few rows wait for `right` to come from memory,
+    /// so it is asked for ahead.
     ///
     /// # Safety
     /// `left` must be valid for reading all those pairs of each of the block's rows, `right` for reading the block's
@@ -199,102 +192,23 @@ impl Tiles {
         add: bool,
         sums: SumsAt,
     ) {
-        let place =
-            |data, stride: usize| Place { data, stride: stride.wrapping_mul(size_of::<Pair>()) };
-        let (left, right) = (place(left, left_stride), place(right, right_stride));
-        // SAFETY: the caller vouches.
-        unsafe {
-            if self.shape[0] <= FEW {
-                self.run_few(left, right, steps, add, sums)
-            } else {
-                self.run(left, right, steps, add, sums)
-            }
-        }
-    }
-
-    /// What a second tile of columns reads: the first column once more where there is none.
-    #[inline(always)]
-    fn second_right(&self, right: Place) -> *const Pair {
-        if self.shape[1] > TILE { right.data.wrapping_add(TILE) } else { right.data }
-    }
-
-    /// [`multiply`](Tiles::multiply) for at most [`TILE`] rows, which wait for `right` to come from memory: asks for
-    /// it ahead.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn run_few(&self, left: Place, right: Place, steps: usize, add: bool, sums: SumsAt) {
-        debug_assert!(self.shape[0] <= TILE);
-        // SAFETY: as in `run`; to ask for what is not there does nothing.
-        unsafe {
-            asm!(
-                "test {add:l}, {add:l}",
-                "jnz 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{sums} + {row}]",
-                "tileloadd tmm1, [{sums} + {row} + 64]",
-                "3:",
-                "test {steps}, {steps}",
-                "jz 5f",
-                "4:",
-                "tileloadd tmm4, [{left} + {left_stride}]",
-                "tileloadd tmm6, [{right} + {right_stride}]",
-                "tileloadd tmm7, [{second_right} + {right_stride}]",
-                // The lines of a step of a panel: one after the other.
-                ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-                "prefetcht0 [{right} + {ahead} + 64 * \\line]",
-                "prefetcht0 [{right} + {ahead} + 1024 + 64 * \\line]",
-                ".endr",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {left}, 64",
-                "lea {right}, [{right} + 8 * {right_stride}]",
-                "lea {right}, [{right} + 8 * {right_stride}]",
-                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
-                "lea {second_right}, [{second_right} + 8 * {right_stride}]",
-                "dec {steps}",
-                "jnz 4b",
-                "5:",
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + 64], tmm1",
-                add = in(reg) u64::from(add),
-                sums = in(reg) sums.data,
-                row = in(reg) sums.stride.wrapping_mul(size_of::<f32>()),
-                steps = inout(reg) steps => _,
-                left = inout(reg) left.data => _,
-                left_stride = in(reg) left.stride,
-                right = inout(reg) right.data => _,
-                second_right = inout(reg) self.second_right(right) => _,
-                right_stride = in(reg) right.stride,
-                ahead = const AHEAD,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    }
-
-    /// [`multiply`](Tiles::multiply) of factors at these places.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn run(&self, left: Place, right: Place, steps: usize, add: bool, sums: SumsAt) {
-        // What a second tile of rows reads that is not needed is the first row once more.
-        let second_left = match self.shape[0] > TILE {
-            true => left.data.wrapping_byte_add(left.stride.wrapping_mul(TILE)),
-            false => left.data,
+        let [rows, columns] = self.shape;
+        let bytes = |pairs: usize| pairs.wrapping_mul(size_of::<Pair>());
+        let (left_stride, right_stride) = (bytes(left_stride), bytes(right_stride));
+        // What a second tile that is not needed reads is the first row or column once more.
+        let second_left = match rows > TILE {
+            true => left.wrapping_byte_add(left_stride.wrapping_mul(TILE)),
+            false => left,
         };
+        let second_right = if columns > TILE { right.wrapping_add(TILE) } else { right };
+        let how = u64::from(add) | u64::from(rows <= FEW) << 1;
         let row = sums.stride.wrapping_mul(size_of::<f32>());
         // SAFETY: the caller vouches for what is read: of each step the rows and columns that the tiles' shapes have;
         // and for the sums: tiles 0 and 1 side by side, 2 and 3 below, where the second are as large as what is left
         // of the shape or, with nothing left, inside of a whole block.
         unsafe {
             asm!(
-                "test {add:l}, {add:l}",
+                "test {how:l}, 1",
                 "jnz 2f",
                 "tilezero tmm0",
                 "tilezero tmm1",
@@ -318,6 +232,14 @@ impl Tiles {
                 "tileloadd tmm5, [{second_left} + {left_stride}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "test {how:l}, 2",
+                "jz 6f",
+                // The lines of a step of a panel: one after the other. To ask for what is not there does nothing.
+                ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                "prefetcht0 [{right} + {ahead} + 64 * \\line]",
+                "prefetcht0 [{right} + {ahead} + 1024 + 64 * \\line]",
+                ".endr",
+                "6:",
                 "add {left}, 64",
                 "add {second_left}, 64",
                 "lea {right}, [{right} + 8 * {right_stride}]",
@@ -331,17 +253,18 @@ impl Tiles {
                 "tilestored [{sums} + {row} + 64], tmm1",
                 "tilestored [{lower} + {row}], tmm2",
                 "tilestored [{lower} + {row} + 64], tmm3",
-                add = in(reg) u64::from(add),
+                how = in(reg) how,
                 sums = in(reg) sums.data,
                 lower = in(reg) sums.data.wrapping_byte_add(row.wrapping_mul(TILE)),
                 row = in(reg) row,
                 steps = inout(reg) steps => _,
-                left = inout(reg) left.data => _,
+                left = inout(reg) left => _,
                 second_left = inout(reg) second_left => _,
-                left_stride = in(reg) left.stride,
-                right = inout(reg) right.data => _,
-                second_right = inout(reg) self.second_right(right) => _,
-                right_stride = in(reg) right.stride,
+                left_stride = in(reg) left_stride,
+                right = inout(reg) right => _,
+                second_right = inout(reg) second_right => _,
+                right_stride = in(reg) right_stride,
+                ahead = const AHEAD,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

@@ -18,7 +18,7 @@ mod factor;
 mod multiples;
 
 use super::{Isa, IsaKind, LINE_BYTES};
-use crate::dispatch::{Block, Kernel};
+use crate::dispatch::{Block, Kernel, RowsMut};
 use crate::isa::amx::Tiles;
 pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
 pub(crate) use factor::{Factor, Floats, Meets};
@@ -98,7 +98,11 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
     I::LANES
         * match I::KIND {
             IsaKind::Neon => 4,
-            _ => 2,
+            IsaKind::Scalar
+            | IsaKind::Avx2
+            | IsaKind::Avx512
+            | IsaKind::Avx512Bf16
+            | IsaKind::Amx => 2,
         }
 }
 
@@ -108,7 +112,7 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
 const fn unrolled<I: Isa>() -> usize {
     match I::KIND {
         IsaKind::Avx2 => 4,
-        _ => 1,
+        IsaKind::Scalar | IsaKind::Neon | IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => 1,
     }
 }
 
@@ -189,7 +193,9 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
             match I::KIND {
                 IsaKind::Neon => product.columns::<I, 6, 4>(isa, out),
                 IsaKind::Scalar | IsaKind::Avx2 => product.columns::<I, 6, 2>(isa, out),
-                _ => product.columns::<I, 12, 2>(isa, out),
+                IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => {
+                    product.columns::<I, 12, 2>(isa, out);
+                }
             }
         }
     }
@@ -335,12 +341,24 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
                 isa.store(sum, &mut room[v * I::LANES..]);
             }
         }
-        for (i, (sums, line)) in room.iter().zip(lines).enumerate() {
-            for (v, part) in line.chunks_mut(I::LANES).enumerate() {
-                let sum = isa.load(&sums[v * I::LANES..]);
-                let at = [row + i, column + v * I::LANES];
-                isa.store_part(ending.end(isa, at, sum, part), part);
-            }
+        write(isa, &room, lines, [row, column], ending);
+    }
+}
+
+/// Writes sums that lie in memory to lines of the output, from `[row, column]` on, or what the ending makes of them.
+#[inline(always)]
+fn write<I: Isa>(
+    isa: I,
+    sums: &[[f32; MAX_COLUMNS]],
+    lines: RowsMut<'_, f32>,
+    [row, column]: [usize; 2],
+    ending: impl Ending,
+) {
+    for (i, (sums, line)) in sums.iter().zip(lines).enumerate() {
+        for (v, part) in line.chunks_mut(I::LANES).enumerate() {
+            let sum = isa.load(&sums[v * I::LANES..]);
+            let end = ending.end(isa, [row + i, column + v * I::LANES], sum, part);
+            if part.len() == I::LANES { isa.store(end, part) } else { isa.store_part(end, part) }
         }
     }
 }

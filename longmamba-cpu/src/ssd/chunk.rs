@@ -16,7 +16,7 @@
 //! kept in `f32` either way.
 //!
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
-//! tokens up to 31 before it.
+//! tokens up to 11 before it, with AMX 31.
 
 use super::factor::ChunkFactor;
 use super::{Place, Scan, Skip};

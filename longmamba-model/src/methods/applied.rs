@@ -88,19 +88,19 @@ pub(crate) fn keep_rows<B: Backend>(
     let all = read_rows(backend, rows, Columns::all(&*buffer, width))?;
     let some: Vec<f32> =
         kept.iter().flat_map(|row| &all[row * width..][..width]).copied().collect();
-    write_rows(backend, some, buffer, width)
+    write_rows(backend, &some, buffer, width)
 }
 
 /// Writes rows of `width` to the start of a buffer.
 fn write_rows<B: Backend>(
     backend: &B,
-    rows: Vec<f32>,
+    rows: &[f32],
     buffer: &mut B::Buffer,
     width: usize,
 ) -> Result<()> {
     let stride = B::Buffer::row_stride(width);
     if stride == width {
-        return backend.write(&rows, buffer);
+        return backend.write(rows, buffer);
     }
     let mut spread = vec![0.0; rows.len() / width * stride];
     for (row, to) in rows.chunks_exact(width).zip(spread.chunks_exact_mut(stride)) {
@@ -180,7 +180,7 @@ impl<B: Backend> Applied<B> {
                 room.buffer.insert(backend.buffer(room.rows * stride)?)
             }
         };
-        write_rows(backend, delta, out, channels)?;
+        write_rows(backend, &delta, out, channels)?;
         Ok(true)
     }
 }

@@ -3,14 +3,14 @@
 //! As with register tiles, an element of the result does not depend on what is beside it. It does depend on how many
 //! pairs are taken in one step; and what is added to the output is added to it step by step.
 
-use super::{Add, Ending, Factor, Left, Meets, Right, offset};
+use super::{Add, Ending, Factor, Left, MAX_COLUMNS, Meets, Right, offset, write};
 use crate::dispatch::Block;
 use crate::isa::amx::{Amx, SumsAt, Tiles};
 use crate::isa::{Isa, Pair};
 use half::bf16;
 
 /// Rows and columns of the sums that are taken at once: two tiles by two.
-pub(crate) const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = MAX_COLUMNS;
 
 /// Rows of a tile, and pairs or sums of a row.
 pub(crate) const TILE: usize = 16;
@@ -86,25 +86,20 @@ pub(super) fn multiply<I: Isa, E: Ending>(
             }
             let sums = sums.get_or_insert_with(BlockSums::zeros);
             if add {
-                let lines = out.rows_mut(at, 0, shape[0], shape[1]);
-                sums.0.iter_mut().zip(lines).for_each(|(sums, line)| copy(line, sums));
+                for (sums, line) in sums.0.iter_mut().zip(out.rows_mut(at, 0, shape[0], shape[1])) {
+                    sums[..line.len()].copy_from_slice(line);
+                }
             }
             // SAFETY: the sums are a whole block.
             unsafe { product(isa, &tiles, left, right, depth, at, add, sums.at(), &mut last) };
-            if plain.is_some() {
-                write(isa, sums, at, shape, out, Add(false));
-            } else {
-                ending.add_block(isa, &tiles, at, sums);
-                write(isa, sums, at, shape, out, ending);
+            ending.add_block(isa, &tiles, at, sums);
+            let lines = out.rows_mut(at, 0, shape[0], shape[1]);
+            match plain {
+                Some(_) => write(isa, &sums.0, lines, at, Add(false)),
+                None => write(isa, &sums.0, lines, at, ending),
             }
         }
     }
-}
-
-/// The first elements of `to`.
-#[inline(always)]
-fn copy(from: &[f32], to: &mut [f32; BLOCK]) {
-    to[..from.len()].copy_from_slice(from);
 }
 
 /// Adds the product of another left factor, from row `at[0]` on, and another right one, from column `at[1]` on, to
@@ -205,32 +200,5 @@ fn part<I: Isa>(isa: I, from: &[Pair], to: &mut [Pair; TILE]) {
         isa.store_pairs(isa.load_pairs_part(from.as_flattened()), to);
     } else {
         to[..from.len()].copy_from_slice(from);
-    }
-}
-
-/// Writes the sums to the block at `at`, or what the ending makes of them.
-#[inline(always)]
-fn write<I: Isa, E: Ending>(
-    isa: I,
-    sums: &BlockSums,
-    [row, column]: [usize; 2],
-    [rows, columns]: [usize; 2],
-    out: &mut Block<'_, f32, 2>,
-    ending: E,
-) {
-    let lines = out.rows_mut([row, column], 0, rows, columns);
-    for ((i, sums), line) in sums.0.iter().enumerate().zip(lines) {
-        let mut v = 0;
-        while v + I::LANES <= line.len() {
-            let part = &mut line[v..v + I::LANES];
-            let sum = isa.load(&sums[v..]);
-            isa.store(ending.end(isa, [row + i, column + v], sum, part), part);
-            v += I::LANES;
-        }
-        if v < line.len() {
-            let part = &mut line[v..];
-            let sum = isa.load(&sums[v..]);
-            isa.store_part(ending.end(isa, [row + i, column + v], sum, part), part);
-        }
     }
 }

@@ -24,7 +24,11 @@ impl Multiples {
             let multiple = distance.wrapping_mul(2 * i + 1);
             odd[i] = match I::KIND {
                 IsaKind::Avx2 => black_box(multiple),
-                _ => multiple,
+                IsaKind::Scalar
+                | IsaKind::Neon
+                | IsaKind::Avx512
+                | IsaKind::Avx512Bf16
+                | IsaKind::Amx => multiple,
             };
             i += 1;
         }

@@ -170,13 +170,12 @@ fn check_pairs(cpu: Cpu, [rows, columns, depth]: [usize; 3], twice: bool) {
     let (left, right) = (Left { data: &l[..], row_stride }, Right { data: &r[..], depth_stride });
     let mut out = integers(rows * columns, 3);
     let before = out.clone();
-    let mut block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
-    let out_block = &mut block;
+    let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
     if twice {
         let ending = Second { left, right, depth };
-        cpu.call(Multiply { left, right, depth, out: out_block, ending });
+        cpu.call(Multiply { left, right, depth, out: block, ending });
     } else {
-        cpu.call(Multiply { left, right, depth, out: out_block, ending: Add(true) });
+        cpu.call(Multiply { left, right, depth, out: block, ending: Add(true) });
     }
     for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
         let (i, j) = (at / columns, at % columns);
