@@ -19,6 +19,7 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod compact;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod scalar;
@@ -26,6 +27,7 @@ pub(crate) mod tile;
 
 use crate::dispatch::Kernel;
 use amx::Amx;
+use compact::Step;
 use half::{bf16, f16};
 use std::fmt;
 
@@ -243,6 +245,22 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         }
         // SAFETY: sixteen pairs are at least a vector.
         unsafe { [self.load_pairs_ptr(lanes[0].as_ptr()), self.load_pairs_ptr(lanes[1].as_ptr())] }
+    }
+
+    /// Vectors `part` and `part + 16 / LANES` of the pairs of a step of weights in twelve bits ([`compact`]).
+    ///
+    /// # Panics
+    /// Where a step has fewer.
+    #[inline(always)]
+    fn load_compact(self, step: &Step, exponents: &[u8; 16], part: usize) -> [Self::P; 2] {
+        let pairs = compact::pairs(step, exponents);
+        let (first, second) = pairs.split_at(pairs.len() / 2);
+        let range = part * Self::LANES..(part + 1) * Self::LANES;
+        // SAFETY: the ranges are vectors.
+        unsafe {
+            let [first, second] = [first, second].map(|pairs| pairs[range.clone()].as_ptr());
+            [self.load_pairs_ptr(first), self.load_pairs_ptr(second)]
+        }
     }
 
     /// Reads `LANES` pairs.

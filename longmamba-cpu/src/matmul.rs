@@ -10,6 +10,7 @@
 //! some processors multiply at twice the rate.
 
 mod codes;
+mod compact;
 mod decode;
 mod operand;
 mod packed;
@@ -27,8 +28,9 @@ use crate::widen::Weight;
 use codes::{Codes, Nibbles};
 use decode::Decode;
 use half::bf16;
-use longmamba_core::{AnyView, DType, Layout, Result, View, ViewMut};
+use longmamba_core::{AnyView, DType, Error, Layout, Result, View, ViewMut};
 use operand::Operand;
+use packed::AnyPanels;
 pub use packed::Packed;
 use prefill::Prefill;
 use round::{Round, Rows};
@@ -170,18 +172,15 @@ impl Cpu {
         let Some((out, accumulate)) = checked(x_shape(&x)?, w.shape(), out, accumulate)? else {
             return Ok(());
         };
-        match w.dtype() {
-            DType::F32 => {
+        match w.panels()? {
+            AnyPanels::Floats(w) => {
                 let (x, room) = spread(*self, x, 0, scratch)?;
-                Prefill::run(*self, x, w.floats()?, out, accumulate, room);
+                Prefill::run(*self, x, w, out, accumulate, room);
             }
-            _ if x.shape()[0] < PREFILL_ROWS => {
-                let (x, room) = neighbours(*self, x, scratch)?;
-                Prefill::run(*self, x, w.pairs()?, out, accumulate, room);
-            }
-            _ => {
-                let (x, room) = spread(*self, x, prefill::panel_len(x.shape()[1]), scratch)?;
-                Prefill::run(*self, x, w.pairs()?, out, accumulate, room);
+            AnyPanels::Pairs(w) => widened(*self, x, w, 0, out, accumulate, scratch)?,
+            AnyPanels::Compact(w) => {
+                let panel_len = prefill::panel_len(x.shape()[1].div_ceil(2));
+                widened(*self, x, w, panel_len, out, accumulate, scratch)?;
             }
         }
         Ok(())
@@ -275,10 +274,46 @@ fn packed_pairs<R: Rows>(
     accumulate: Accumulate,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let panels = w.pairs()?;
-    if let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? {
-        let (x, room) = rounded(cpu, x, shape, least, 0, scratch)?;
-        Prefill::run(cpu, x, panels, out, accumulate, room);
+    let panels = w.panels()?;
+    if let AnyPanels::Floats(_) = panels {
+        return Err(Error::DType { expected: DType::BF16, actual: DType::F32 });
+    }
+    let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? else {
+        return Ok(());
+    };
+    match panels {
+        AnyPanels::Floats(_) => {}
+        AnyPanels::Pairs(w) => {
+            let (x, room) = rounded(cpu, x, shape, least, 0, scratch)?;
+            Prefill::run(cpu, x, w, out, accumulate, room);
+        }
+        AnyPanels::Compact(w) => {
+            let panel_len = prefill::panel_len(shape[1].div_ceil(2));
+            let (x, room) = rounded(cpu, x, shape, least, panel_len, scratch)?;
+            Prefill::run(cpu, x, w, out, accumulate, room);
+        }
+    }
+    Ok(())
+}
+
+/// The product of rows as they are and of packed pairs, which a few of them take in panels of `panel_len`, where those
+/// are not there.
+fn widened<W: Panels<Pair> + Panels<f32>>(
+    cpu: Cpu,
+    x: View<'_, f32, 2>,
+    w: W,
+    panel_len: usize,
+    out: Block<'_, f32, 2>,
+    accumulate: bool,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let [rows, inputs] = x.shape();
+    if rows < PREFILL_ROWS {
+        let (x, room) = neighbours(cpu, x, panel_len, scratch)?;
+        Prefill::<_, _, Pair>::run(cpu, x, w, out, accumulate, room);
+    } else {
+        let (x, room) = spread(cpu, x, prefill::panel_len(inputs), scratch)?;
+        Prefill::<_, _, f32>::run(cpu, x, w, out, accumulate, room);
     }
     Ok(())
 }
@@ -308,24 +343,30 @@ fn spread<'a>(
     Ok((View::with_layout(copy, layout)?, panels))
 }
 
-/// x with neighbours side by side, a zero beside the last where their number is odd, and no room for panels.
+/// x with neighbours side by side, a zero beside the last where their number is odd, and room for panels of so many
+/// pairs.
 fn neighbours<'a>(
     cpu: Cpu,
     x: View<'a, f32, 2>,
+    panel_len: usize,
     scratch: &'a mut Scratch,
 ) -> Result<(View<'a, Floats, 2>, Slots<'a, Pair>)> {
     let ([rows, inputs], [stride, _]) = (x.shape(), x.layout().strides());
     let pairs = inputs.div_ceil(2);
+    let threads = rayon::current_num_threads();
     if inputs.is_multiple_of(2) && stride.is_multiple_of(2) {
         let layout = Layout::strided([rows, pairs], [stride / 2, 1])?;
-        return Ok((View::with_layout(x.data().as_chunks().0, layout)?, Slots::none()));
+        let x = View::with_layout(x.data().as_chunks().0, layout)?;
+        return Ok((x, scratch.slots(threads, panel_len)));
     }
     let stride = 2 * pairs;
-    let copy: &mut [f32] = scratch.room_and_slots(rows * stride, 0, 0).0;
+    let len = rows * stride;
+    let (_, copy, panels) = scratch.pairs_and_slots(0, [1, len], [threads, panel_len]);
+    let copy = &mut copy.into_all()[..len];
     cpu.copy(x, ViewMut::with_layout(&mut *copy, Layout::strided([rows, inputs], [stride, 1])?)?)?;
     copy.chunks_exact_mut(stride).for_each(|row| row[inputs..].fill(0.0));
     let layout = Layout::strided([rows, pairs], [stride / 2, 1])?;
-    Ok((View::with_layout(copy.as_chunks().0, layout)?, Slots::none()))
+    Ok((View::with_layout(copy.as_chunks().0, layout)?, panels))
 }
 
 /// x `[rows, inputs]` in pairs, and room for panels of so many. A thread is worth some 10 µs: rows of so many

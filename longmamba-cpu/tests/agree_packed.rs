@@ -40,8 +40,17 @@ impl Problem {
         }
     }
 
-    fn packed(&self, cpu: Cpu, dtype: DType) -> Packed {
-        let w = self.weights(dtype);
+    fn packed(&self, cpu: Cpu, kind: Kind) -> Packed {
+        let w = self.weights(kind.dtype);
+        if let (true, AnyView::BF16(w)) = (kind.compact, w) {
+            let mut room = AlignedVec::<u8>::zeros(cpu.compact_bytes(w.shape()).unwrap());
+            room.fill(0xff);
+            if let Some(packed) = cpu.pack_compact(w, room).unwrap() {
+                assert!(packed.is_compact());
+                return packed;
+            }
+        }
+        let dtype = kind.dtype;
         let mut room = AlignedVec::<u8>::zeros(cpu.packed_bytes(dtype, w.shape()).unwrap());
         // What was there before must not show.
         room.fill(0xff);
@@ -86,23 +95,29 @@ impl Problem {
     }
 }
 
-/// Weights of a type, and whether x is rounded to it.
+/// Weights of a type, whether x is rounded to it, and whether they are compact.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     dtype: DType,
     rounds: bool,
+    compact: bool,
 }
 
-const KINDS: [Kind; 3] = [
-    Kind { dtype: DType::F32, rounds: false },
-    Kind { dtype: DType::BF16, rounds: true },
-    Kind { dtype: DType::BF16, rounds: false },
+const FLOATS: Kind = Kind { dtype: DType::F32, rounds: false, compact: false };
+const PAIRS: Kind = Kind { dtype: DType::BF16, rounds: false, compact: false };
+
+const KINDS: [Kind; 5] = [
+    FLOATS,
+    PAIRS,
+    Kind { rounds: true, ..PAIRS },
+    Kind { compact: true, ..PAIRS },
+    Kind { rounds: true, compact: true, ..PAIRS },
 ];
 
 fn check(cpu: Cpu, packer: Cpu, shape: [usize; 3], gap: usize, accumulate: Accumulate) {
     let problem = Problem::new(shape);
     for kind in KINDS {
-        let packed = problem.packed(packer, kind.dtype);
+        let packed = problem.packed(packer, kind);
         assert_eq!(packed.shape(), [shape[2], shape[1]]);
         let what = format!("{cpu:?} {packer:?} {kind:?} {shape:?} gap {gap} {accumulate:?}");
         let found = problem.found(cpu, &packed, kind.rounds, gap, accumulate);
@@ -141,6 +156,7 @@ fn large_shapes() {
             [11, 1030, 70],
             [2, 1537, 65],
             [3, 4100, 40],
+            [1, 4100, 40],
         ] {
             check(cpu, cpu, shape, 0, Accumulate::No);
             check(cpu, cpu, shape, 5, Accumulate::Yes);
@@ -155,7 +171,7 @@ fn one_row_may_have_any_distance_to_the_next() {
     let problem = Problem::new([rows, inputs, outputs]);
     for cpu in cpus() {
         for kind in KINDS {
-            let packed = problem.packed(cpu, kind.dtype);
+            let packed = problem.packed(cpu, kind);
             let expected = problem.found(cpu, &packed, kind.rounds, 0, Accumulate::No);
             for stride in [0, 1 << 62, usize::MAX - 1, usize::MAX] {
                 let layout = Layout::strided([rows, inputs], [stride, 1]).unwrap();
@@ -195,7 +211,7 @@ fn threads_change_nothing() {
                 let expected = problem.expected(cpu, kind, Accumulate::Yes);
                 for threads in [1, 2, 3, 7] {
                     let found = with_threads(threads, || {
-                        let packed = problem.packed(cpu, kind.dtype);
+                        let packed = problem.packed(cpu, kind);
                         problem.found(cpu, &packed, kind.rounds, 0, Accumulate::Yes)
                     });
                     assert_same(
@@ -209,6 +225,80 @@ fn threads_change_nothing() {
     }
 }
 
+/// Weights whose exponents a table has not: at the ends of panels and stretches, several in one step, infinities, NaN and
+/// values below what is normal. A sum that is NaN is that with either.
+#[test]
+fn compact_weights_keep_every_bit() {
+    let odd = [
+        0x7f80_u16, 0xff80, 0x7fc1, 0x0001, 0x8000, 0x0000, 0x7f7f, 0x0080, 0x4b80, 0x3000, 0xb001,
+    ];
+    for [rows, inputs, outputs] in [[1, 40, 33], [2, 1030, 64], [3, 37, 5], [13, 2100, 65]] {
+        let mut problem = Problem::new([rows, inputs, outputs]);
+        // Of one size, so that a table has room for some of the others, but not for all.
+        for (i, w) in problem.pairs.iter_mut().enumerate() {
+            *w = bf16::from_f32(if i % 3 == 0 { 1.5 } else { -1.25 });
+        }
+        let last = outputs - 1;
+        let places = [0, 1, 2, inputs / 2, inputs / 2 + 1, inputs - 1];
+        for (i, input) in places.into_iter().enumerate() {
+            // Infinities and NaN in the first outputs only, so that the others are numbers.
+            problem.pairs[input] = bf16::from_bits(odd[i % 3]);
+            for (j, output) in [1, 2, outputs / 2, last].into_iter().enumerate() {
+                let bits = odd[3 + (i * 5 + j) % 8] ^ ((i + j) as u16) << 9;
+                problem.pairs[output * inputs + input] = bf16::from_bits(bits & 0xbfff);
+            }
+        }
+        for cpu in cpus() {
+            for rounds in [false, true] {
+                let whole = Kind { rounds, ..PAIRS };
+                let compact = problem.packed(cpu, Kind { compact: true, ..whole });
+                let same = |found: &[f32], expected: &[f32]| {
+                    let pairs = found.iter().zip(expected);
+                    pairs.clone().all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+                        && pairs.filter(|(a, _)| a.is_finite()).count() >= rows * (outputs - 1) / 2
+                };
+                let found = problem.found(cpu, &compact, rounds, 0, Accumulate::Yes);
+                let packed = problem.packed(cpu, whole);
+                let expected = problem.found(cpu, &packed, rounds, 0, Accumulate::Yes);
+                assert!(same(&found, &expected), "{cpu:?} {:?} {rounds}", problem.shape);
+            }
+        }
+    }
+}
+
+/// Weights of all sizes are not worth it; those of few are, and take three quarters of the memory.
+#[test]
+fn weights_are_compact_where_that_pays() {
+    let shape = [64, 96];
+    let room = |cpu: Cpu| AlignedVec::<u8>::zeros(cpu.compact_bytes(shape).unwrap());
+    let all: Vec<bf16> = (0..64 * 96).map(|i| bf16::from_bits((i * 263 % 65536) as u16)).collect();
+    let mut random = Random::new(7);
+    let few = random.vec(64 * 96, -1.0, 1.0).into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    for cpu in cpus() {
+        let pack = |w: &[bf16]| cpu.pack_compact(View::new(w, shape).unwrap(), room(cpu)).unwrap();
+        assert!(pack(&all).is_none());
+        let packed = pack(&few).unwrap();
+        assert!(packed.is_compact());
+        assert_eq!((packed.shape(), packed.dtype()), (shape, DType::BF16));
+        let whole = cpu.packed_bytes(DType::BF16, shape).unwrap();
+        assert!(packed.bytes() * 100 < whole * 77, "{} of {whole}", packed.bytes());
+
+        let empty: [bf16; 0] = [];
+        for shape in [[0, 5], [5, 0]] {
+            let w = View::new(&empty, shape).unwrap();
+            assert!(cpu.pack_compact(w, AlignedVec::<u8>::zeros(0)).unwrap().is_none());
+        }
+        let (needed, available) = (cpu.compact_bytes(shape).unwrap(), 64 * 96);
+        let w = View::new(&few[..], shape).unwrap();
+        let error = cpu.pack_compact(w, AlignedVec::<u8>::zeros(available)).unwrap_err();
+        assert_eq!(error, Error::OutOfBounds { needed: Some(needed), available });
+        let apart = View::with_layout(&few[..], Layout::strided([64, 48], [96, 2]).unwrap()).unwrap();
+        assert!(matches!(cpu.pack_compact(apart, room(cpu)), Err(Error::NotContiguous { .. })));
+        assert!(cpu.compact_bytes([usize::MAX, 2]).is_err());
+        assert!(cpu.compact_bytes([1 << 40, 1 << 40]).is_err());
+    }
+}
+
 /// A norm's rows that are rounded as they come, against those that were written down first.
 #[test]
 fn normed_rows() {
@@ -217,7 +307,7 @@ fn normed_rows() {
             [[0, 8, 3], [1, 24, 40], [5, 33, 16], [13, 768, 35], [400, 40, 33]]
         {
             let problem = Problem::new([rows, inputs, outputs]);
-            let packed = problem.packed(cpu, DType::BF16);
+            let packed = problem.packed(cpu, PAIRS);
             let mut random = Random::new(rows as u64);
             let x = random.vec(rows * inputs, -3.0, 3.0);
             let (weight, bias) = (random.vec(inputs, 0.5, 1.5), random.vec(inputs, -1.0, 1.0));
@@ -264,14 +354,13 @@ fn scratch_may_hold_anything() {
         let mut run = |problem: &Problem, x: &[f32]| {
             let x = View::new(x, [2, problem.shape[1]]).unwrap();
             let view = ViewMut::new(&mut out, [2, 9]).unwrap();
-            let packed = problem.packed(cpu, DType::BF16);
+            let packed = problem.packed(cpu, PAIRS);
             cpu.matmul_packed(x, &packed, view, Accumulate::No, scratch).unwrap();
             out
         };
         assert!(run(&wide, &[f32::NAN; 70]).iter().all(|v| v.is_nan()));
         let found = run(&narrow, &narrow.x[..66]);
-        let kind = Kind { dtype: DType::BF16, rounds: false };
-        assert_same(&format!("{cpu:?}"), &found, &narrow.expected(cpu, kind, Accumulate::No));
+        assert_same(&format!("{cpu:?}"), &found, &narrow.expected(cpu, PAIRS, Accumulate::No));
     }
 }
 
@@ -293,7 +382,7 @@ fn arguments_are_checked() {
     assert!(cpu.packed_bytes(DType::F32, [2, usize::MAX]).is_err());
     assert!(cpu.packed_bytes(DType::BF16, [1 << 40, 1 << 40]).is_err());
 
-    let (floats, pairs) = (problem.packed(cpu, DType::F32), problem.packed(cpu, DType::BF16));
+    let (floats, pairs) = (problem.packed(cpu, FLOATS), problem.packed(cpu, PAIRS));
     let (x, mut out) = ([0.0; 3], [0.0; 2]);
     let x = View::new(&x, [1, 3]).unwrap();
     let mut run = |packed, rounded| {

@@ -78,11 +78,6 @@ pub(crate) struct Slots<'a, T> {
 }
 
 impl<'a, T> Slots<'a, T> {
-    /// For work that needs none.
-    pub(crate) fn none() -> Self {
-        Slots { memory: &mut [], len: 0 }
-    }
-
     /// Cuts off `count` slots of at least `len` elements.
     fn cut(memory: &'a mut [T], count: usize, len: usize) -> (Self, &'a mut [T]) {
         let len = len.next_multiple_of(LINE);
@@ -92,6 +87,11 @@ impl<'a, T> Slots<'a, T> {
 
     /// All of it.
     pub(crate) fn own(&mut self) -> &mut [T] {
+        self.memory
+    }
+
+    /// All of it, for as long as it is lent.
+    pub(crate) fn into_all(self) -> &'a mut [T] {
         self.memory
     }
 

@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers.
 
-use super::{Isa, IsaKind, Pair};
+use super::{Isa, IsaKind, Pair, compact::Step};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -204,6 +204,34 @@ unsafe impl Isa for Avx2 {
     fn prefetch<T>(self, address: *const T) {
         // SAFETY: a hint never faults, whatever the address; every x86-64 has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
+    fn load_compact(self, step: &Step, exponents: &[u8; 16], part: usize) -> [__m256i; 2] {
+        assert!(part < 2);
+        // SAFETY: the step has two vectors of signs and significands, and one of places; `self` proves AVX2.
+        unsafe {
+            let exact = _mm256_loadu_si256(step.as_ptr().add(32 * part).cast());
+            let places = _mm256_loadu_si256(step.as_ptr().add(64).cast());
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(exponents.as_ptr().cast()));
+            let four = _mm256_set1_epi8(15);
+            let first = _mm256_and_si256(places, four);
+            let second = _mm256_and_si256(_mm256_srli_epi16::<4>(places), four);
+            // The exponents of both parts, and moved so that those of one are in their place.
+            let first = _mm256_shuffle_epi8(table, first);
+            let second = _mm256_shuffle_epi8(table, second);
+            let (first, second) = if part == 0 {
+                (_mm256_slli_epi16::<7>(first), _mm256_slli_epi16::<7>(second))
+            } else {
+                (_mm256_srli_epi16::<1>(first), _mm256_srli_epi16::<1>(second))
+            };
+            let swap = _mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+            let swapped = _mm256_shuffle_epi8(exact, _mm256_broadcastsi128_si256(swap));
+            let keep = _mm256_set1_epi16(0x807f_u16 as i16);
+            [
+                _mm256_or_si256(_mm256_and_si256(keep, exact), _mm256_andnot_si256(keep, first)),
+                _mm256_or_si256(_mm256_and_si256(keep, swapped), _mm256_andnot_si256(keep, second)),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn load_pairs_ptr(self, src: *const Pair) -> __m256i {

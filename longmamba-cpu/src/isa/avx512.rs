@@ -1,6 +1,6 @@
 //! AVX-512: sixteen lanes, thirty-two registers.
 
-use super::{Isa, IsaKind, Pair, amx::Amx, avx2::transpose8, dot_widened};
+use super::{Isa, IsaKind, Pair, amx::Amx, avx2::transpose8, compact::Step, dot_widened};
 use crate::dispatch::Kernel;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -269,6 +269,35 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     fn prefetch<T>(self, address: *const T) {
         // SAFETY: a hint never faults, whatever the address; every x86-64 has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
+    fn load_compact(self, step: &Step, exponents: &[u8; 16], part: usize) -> [__m512i; 2] {
+        assert!(part < 1);
+        // SAFETY: the step has a vector of signs and significands, and half a one of places; `self` proves AVX-512 F
+        // and BW, and AVX2.
+        unsafe {
+            let exact = _mm512_loadu_si512(step.as_ptr().cast());
+            let places = _mm256_loadu_si256(step.as_ptr().add(64).cast());
+            let places = _mm512_broadcast_i64x4(places);
+            // Of an index the lowest five bits count, and the fifth is to be ignored: the table is there twice, with
+            // the exponents where they belong.
+            let exponents = _mm256_cvtepu8_epi16(_mm_loadu_si128(exponents.as_ptr().cast()));
+            let table = _mm512_broadcast_i64x4(_mm256_slli_epi16::<7>(exponents));
+            // The lower bytes of each two for the first sixteen values, the upper for the others.
+            let upper = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(8));
+            let first = _mm512_permutexvar_epi16(_mm512_srlv_epi16(places, upper), table);
+            let upper = _mm512_add_epi16(upper, _mm512_set1_epi16(4));
+            let second = _mm512_permutexvar_epi16(_mm512_srlv_epi16(places, upper), table);
+            let swap = _mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+            let swapped = _mm512_shuffle_epi8(exact, _mm512_broadcast_i32x4(swap));
+            // Bit by bit, the second where the first is set, else the third.
+            const CHOOSE: i32 = 0xca;
+            let keep = _mm512_set1_epi16(0x807f_u16 as i16);
+            [
+                _mm512_ternarylogic_epi32::<CHOOSE>(keep, exact, first),
+                _mm512_ternarylogic_epi32::<CHOOSE>(keep, swapped, second),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn load_pairs_ptr(self, src: *const Pair) -> __m512i {

@@ -85,6 +85,7 @@ impl Kernel for Ops {
         pairs(isa);
         rounding(isa);
         codes(isa);
+        compact_steps(isa);
     }
 }
 
@@ -177,6 +178,25 @@ fn codes<I: Isa>(isa: I) {
                 assert_eq!(found.to_f32(), value(i), "{} {name}, {i}", I::KIND);
             }
         }
+    }
+}
+
+/// Every byte, at every place of a step, and tables with every exponent: bit by bit.
+fn compact_steps<I: Isa>(isa: I) {
+    for start in 0..=u8::MAX {
+        let step: Step = std::array::from_fn(|i| (usize::from(start) * 7 + i * 37) as u8);
+        let exponents: [u8; 16] = std::array::from_fn(|i| (usize::from(start) + i * 89) as u8);
+        let mut found = [[bf16::ZERO; 2]; compact::COLUMNS];
+        let half = found.len() / 2;
+        for part in 0..half / I::LANES {
+            let at = part * I::LANES;
+            let [first, second] = isa.load_compact(&step, &exponents, part);
+            isa.store_pairs(first, &mut found[at..]);
+            isa.store_pairs(second, &mut found[half + at..]);
+        }
+        let bits = |pairs: &[Pair]| pairs.as_flattened().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let expected = compact::pairs(&step, &exponents);
+        assert_eq!(bits(&found), bits(&expected), "{} load_compact, {start}", I::KIND);
     }
 }
 

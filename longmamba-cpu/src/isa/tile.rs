@@ -15,6 +15,7 @@
 
 pub(crate) mod blocks;
 mod factor;
+mod few;
 mod multiples;
 
 use super::{Isa, IsaKind, LINE_BYTES};
@@ -22,6 +23,7 @@ use crate::dispatch::{Block, Kernel, RowsMut};
 use crate::isa::amx::Tiles;
 pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
 pub(crate) use factor::{Factor, Floats, Meets};
+pub(crate) use few::{MOST_ROWS, multiply_few};
 use multiples::Multiples;
 
 /// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k]`.

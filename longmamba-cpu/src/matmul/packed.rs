@@ -1,5 +1,6 @@
 //! Weights that lie in memory as register tiles read them.
 
+use super::compact::{Compact, CompactPanels};
 use super::operand::Operand;
 use super::weights::{Dense, Panels, Weights};
 use crate::check;
@@ -23,13 +24,30 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Packed {
     shape: [usize; 2],
-    /// Outputs of a panel.
-    columns: usize,
-    /// Factors that a panel has of each output.
-    depth: usize,
-    /// `[panels, depth, columns]`, where an input, or in `bf16` a pair of neighbouring inputs, is one step in
-    /// depth; zeros up to whole panels and vectors of 16.
-    data: Tensor,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    /// As they are.
+    Whole {
+        /// Outputs of a panel.
+        columns: usize,
+        /// Factors that a panel has of each output.
+        depth: usize,
+        /// `[panels, depth, columns]`, where an input, or in `bf16` a pair of neighbouring inputs, is one step in
+        /// depth; zeros up to whole panels and vectors of 16.
+        panels: Tensor,
+    },
+    /// `bf16` in twelve bits.
+    Compact(Compact),
+}
+
+/// The panels of a product.
+pub(super) enum AnyPanels<'a> {
+    Floats(PackedPanels<'a, f32>),
+    Pairs(PackedPanels<'a, Pair>),
+    Compact(CompactPanels<'a>),
 }
 
 impl Packed {
@@ -40,27 +58,43 @@ impl Packed {
 
     /// The weights' type.
     pub fn dtype(&self) -> DType {
-        self.data.dtype()
+        match &self.data {
+            Data::Whole { panels, .. } => panels.dtype(),
+            Data::Compact(_) => DType::BF16,
+        }
+    }
+
+    /// Whether it is [compact](Cpu::pack_compact).
+    pub fn is_compact(&self) -> bool {
+        matches!(self.data, Data::Compact(_))
     }
 
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
-        self.data.bytes().len()
+        match &self.data {
+            Data::Whole { panels, .. } => panels.bytes().len(),
+            Data::Compact(compact) => compact.bytes(),
+        }
     }
 
-    /// The panels of `f32`.
-    pub(super) fn floats(&self) -> Result<PackedPanels<'_, f32>> {
-        Ok(self.panels(self.data.as_slice()?))
+    /// Weights `[outputs, inputs]` in twelve bits.
+    pub(super) fn compact(shape: [usize; 2], compact: Compact) -> Packed {
+        Packed { shape, data: Data::Compact(compact) }
     }
 
-    /// The panels of `bf16`, in pairs.
-    pub(super) fn pairs(&self) -> Result<PackedPanels<'_, Pair>> {
-        Ok(self.panels(self.data.as_slice()?.as_chunks().0))
-    }
-
-    fn panels<'a, F>(&self, data: &'a [F]) -> PackedPanels<'a, F> {
-        let Packed { shape: [outputs, inputs], columns, depth, .. } = *self;
-        PackedPanels { data, outputs, inputs, columns, depth }
+    /// The panels.
+    pub(super) fn panels(&self) -> Result<AnyPanels<'_>> {
+        let shape = self.shape;
+        Ok(match &self.data {
+            Data::Compact(compact) => AnyPanels::Compact(compact.panels(shape)),
+            &Data::Whole { columns, depth, ref panels } if panels.dtype() == DType::F32 => {
+                AnyPanels::Floats(PackedPanels::new(panels.as_slice()?, shape, columns, depth))
+            }
+            &Data::Whole { columns, depth, ref panels } => {
+                let pairs = panels.as_slice()?.as_chunks().0;
+                AnyPanels::Pairs(PackedPanels::new(pairs, shape, columns, depth))
+            }
+        })
     }
 }
 
@@ -70,16 +104,15 @@ impl Cpu {
     /// # Errors
     /// [`Error::DType`] for `f16`; [`Error::OutOfBounds`] for more than there can be.
     pub fn packed_bytes(&self, dtype: DType, [outputs, inputs]: [usize; 2]) -> Result<usize> {
-        let per_factor = match dtype {
-            DType::F32 => 1,
-            DType::BF16 => 2,
+        let depth = match dtype {
+            DType::F32 => depth_of(inputs, 1),
+            DType::BF16 => depth_of(inputs, 2),
             DType::F16 => return Err(Error::DType { expected: DType::BF16, actual: DType::F16 }),
         };
         let outputs = outputs.checked_next_multiple_of(self.call(Columns));
-        let depth = inputs.div_ceil(per_factor).checked_next_multiple_of(MOST_LANES);
         let factors = outputs.zip(depth).and_then(|(outputs, depth)| outputs.checked_mul(depth));
         let bytes = factors.and_then(|n| n.checked_mul(size_of::<f32>()));
-        bytes.ok_or(Error::OutOfBounds { needed: None, available: usize::MAX })
+        bytes.ok_or(too_large())
     }
 
     /// Rearranges `w` `[outputs, inputs]`, `f32` or `bf16`, rows contiguous, in `room`: at least
@@ -102,6 +135,16 @@ impl Cpu {
     }
 }
 
+/// The error for more than there can be.
+pub(super) fn too_large() -> Error {
+    Error::OutOfBounds { needed: None, available: usize::MAX }
+}
+
+/// Factors of so many inputs that a panel has of each output; `None` for more than there can be.
+fn depth_of(inputs: usize, per_factor: usize) -> Option<usize> {
+    inputs.div_ceil(per_factor).checked_next_multiple_of(MOST_LANES)
+}
+
 fn pack<T: Weight, F: Operand<T> + Pod, M>(
     cpu: Cpu,
     w: View<'_, T, 2>,
@@ -114,9 +157,9 @@ where
     let [outputs, inputs] = w.shape();
     check::rows("w", &w, [outputs, inputs])?;
     let columns = cpu.call(Columns);
-    let (panels, depth) =
-        (outputs.div_ceil(columns), inputs.div_ceil(F::INPUTS).next_multiple_of(MOST_LANES));
+    let panels = outputs.div_ceil(columns);
     let too_small = Error::OutOfBounds { needed: Some(bytes), available: room.len() };
+    let depth = depth_of(inputs, F::INPUTS).ok_or(too_large())?;
     let memory = room.get_mut(..bytes).and_then(|b| bytemuck::try_cast_slice_mut::<u8, F>(b).ok());
     let memory = memory.ok_or(too_small)?;
     if bytes > 0 {
@@ -127,12 +170,12 @@ where
         });
     }
     let shape = [panels, depth * F::INPUTS, columns];
-    let data = Tensor::from_shared(Arc::new(Bytes(room)), 0..bytes, T::DTYPE, &shape)?;
-    Ok(Packed { shape: [outputs, inputs], columns, depth, data })
+    let panels = Tensor::from_shared(Arc::new(Bytes(room)), 0..bytes, T::DTYPE, &shape)?;
+    Ok(Packed { shape: [outputs, inputs], data: Data::Whole { columns, depth, panels } })
 }
 
 /// Memory that is lent as bytes.
-struct Bytes<M>(M);
+pub(super) struct Bytes<M>(pub(super) M);
 
 impl<M: DerefMut<Target = [u8]>> AsRef<[u8]> for Bytes<M> {
     fn as_ref(&self) -> &[u8] {
@@ -180,6 +223,17 @@ pub(super) struct PackedPanels<'a, F> {
     inputs: usize,
     columns: usize,
     depth: usize,
+}
+
+impl<'a, F> PackedPanels<'a, F> {
+    fn new(
+        data: &'a [F],
+        [outputs, inputs]: [usize; 2],
+        columns: usize,
+        depth: usize,
+    ) -> Self {
+        PackedPanels { data, outputs, inputs, columns, depth }
+    }
 }
 
 impl<F: Factor> Weights for PackedPanels<'_, F> {

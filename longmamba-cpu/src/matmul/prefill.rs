@@ -162,10 +162,13 @@ fn product<I: Isa, W: Panels<F>, L: Meets<F>, F: Factor>(
         let mut first = 0;
         while first < depth {
             let len = stretch.min(depth - first);
-            let panel = w.panel(isa, panel, output, count, first, len);
             let left = Left { data: &x.data()[first..], row_stride: x.layout().strides()[0] };
-            let right = Right { data: panel, depth_stride: columns };
-            multiply(isa, left, right, len, &mut out, Add(accumulate || first > 0));
+            let (range, ending) = ([first, len], Add(accumulate || first > 0));
+            if !w.multiply_few(isa, left, output, range, &mut out, ending) {
+                let panel = w.panel(isa, panel, output, count, first, len);
+                let right = Right { data: panel, depth_stride: columns };
+                multiply(isa, left, right, len, &mut out, ending);
+            }
             first += len;
         }
         output += count;

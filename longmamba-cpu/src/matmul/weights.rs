@@ -3,7 +3,8 @@
 
 use super::operand::Operand;
 use crate::check;
-use crate::isa::tile::{Factor, tile_columns};
+use crate::dispatch::Block;
+use crate::isa::tile::{Add, Factor, Left, Meets, tile_columns};
 use crate::isa::{Isa, LINE_BYTES};
 use crate::widen::Weight;
 use longmamba_core::View;
@@ -58,6 +59,22 @@ pub(super) trait Panels<F: Factor>: Weights {
         first: usize,
         len: usize,
     ) -> &'p [F];
+
+    /// The product of a few rows with what [`panel`](Panels::panel) gives for as many outputs as `out` has, and `len`
+    /// factors from `first` on, where that can be had without a panel; whether it was.
+    #[inline(always)]
+    fn multiply_few<I: Isa, L: Meets<F>>(
+        &self,
+        isa: I,
+        left: Left<'_, L>,
+        output: usize,
+        [first, len]: [usize; 2],
+        out: &mut Block<'_, f32, 2>,
+        ending: Add,
+    ) -> bool {
+        let _ = (isa, left, output, first, len, out, ending);
+        false
+    }
 }
 
 /// Weights as they are.

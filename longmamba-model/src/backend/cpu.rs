@@ -70,7 +70,7 @@ impl Backend for CpuBackend {
         // Of `f16` there are no panels.
         if tensor.dtype() != DType::F16 && purpose == Purpose::Products && bytes >= self.packed_from
         {
-            return self.run(|| matrix::packed(self.cpu, tensor));
+            return self.run(|| matrix::packed(self.cpu, tensor, self.compact));
         }
         match bytes {
             // It is in memory of its own as it is.

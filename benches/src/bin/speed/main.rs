@@ -3,11 +3,12 @@
 //! ```text
 //! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
 //!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
-//!     [--compute auto|int8|int4] [--map] [--logits FILE]
+//!     [--compute auto|whole|int8|int4] [--map] [--logits FILE]
 //! ```
 //!
 //! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
-//! f32. `--compute int8` quantises the weights when they are loaded, `--map` uses them in their
+//! f32. `--compute int8` quantises the weights when they are loaded, `whole` leaves 16 bits
+//! to those in `bf16`, `--map` uses them in their
 //! file. `benches/rivals` compares this with other engines.
 
 mod cells;
@@ -39,9 +40,10 @@ fn backend(options: &Options) -> Result<CpuBackend> {
     let backend = CpuBackend::new(Some(options.threads))?;
     match options.compute.as_deref() {
         None | Some("auto") => Ok(backend),
+        Some("whole") => Ok(backend.compact(false)),
         Some("int8") => Ok(backend.quantized(Quantization::Int8)),
         Some("int4") => Ok(backend.quantized(Quantization::Int4)),
-        Some(other) => Err(format!("--compute knows auto, int8 and int4, not {other:?}").into()),
+        Some(other) => Err(format!("--compute knows auto, whole, int8 and int4, not {other:?}").into()),
     }
 }
 

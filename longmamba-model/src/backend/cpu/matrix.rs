@@ -18,9 +18,17 @@ pub enum CpuMatrix {
     Quantized(Arc<Quantized>),
 }
 
-/// `tensor` as products read it; `None` where there is no memory.
-pub(super) fn packed(cpu: Cpu, tensor: &Tensor) -> Result<Option<CpuMatrix>> {
+/// `tensor` as products read it, where that is wanted in fewer bytes; `None` where there is no memory.
+pub(super) fn packed(cpu: Cpu, tensor: &Tensor, compact: bool) -> Result<Option<CpuMatrix>> {
     let view = tensor.any_view()?;
+    if let (true, AnyView::BF16(w)) = (compact, view) {
+        let Some(room) = LargeBytes::try_zeros(cpu.compact_bytes(w.shape())?) else {
+            return Ok(None);
+        };
+        if let Some(packed) = cpu.pack_compact(w, room)? {
+            return Ok(Some(CpuMatrix::Packed(packed)));
+        }
+    }
     let Some(room) = LargeBytes::try_zeros(cpu.packed_bytes(tensor.dtype(), view.shape())?) else {
         return Ok(None);
     };

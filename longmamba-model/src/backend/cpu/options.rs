@@ -25,6 +25,8 @@ pub struct CpuBackend {
     pub(super) quantization: Option<Quantization>,
     /// The bytes from which on a linear map is rearranged.
     pub(super) packed_from: usize,
+    /// Whether rearranged weights of type `bf16` are kept in twelve bits.
+    pub(super) compact: bool,
     pub(super) profile: Option<Arc<Profile>>,
 }
 
@@ -57,6 +59,7 @@ impl CpuBackend {
             rounds: cpu.has_fast_bf16(),
             quantization: None,
             packed_from: PACKED_FROM,
+            compact: cpu.has_fast_compact(),
             profile: None,
         })
     }
@@ -85,6 +88,15 @@ impl CpuBackend {
     #[must_use]
     pub fn packed_from(self, bytes: usize) -> Self {
         CpuBackend { packed_from: bytes, ..self }
+    }
+
+    /// The same, for models that are loaded from now on with rearranged weights of type `bf16` in twelve bits a weight,
+    /// where that loses nothing ([`Cpu::pack_compact`](longmamba_cpu::Cpu::pack_compact)), or not. Logits are the same
+    /// either way. As it is, they are where the processor reads them fast enough
+    /// ([`Cpu::has_fast_compact`](longmamba_cpu::Cpu::has_fast_compact)).
+    #[must_use]
+    pub fn compact(self, compact: bool) -> Self {
+        CpuBackend { compact, ..self }
     }
 
     /// The same, rounding as if the processor were faster so, also where it is not: to see elsewhere what such a
