@@ -20,7 +20,7 @@ mod weights;
 
 use crate::check;
 use crate::dispatch::{Block, Cpu, Scratch, Slots, parallel, pieces};
-use crate::isa::tile::Floats;
+use crate::isa::tile::{Floats, MOST_ROWS};
 use crate::isa::{IsaKind, Pair};
 use crate::norm::Normed;
 use crate::quantized::Quantized;
@@ -177,11 +177,17 @@ impl Cpu {
                 let (x, room) = spread(*self, x, 0, scratch)?;
                 Prefill::run(*self, x, w, out, accumulate, room);
             }
-            AnyPanels::Pairs(w) => widened(*self, x, w, 0, out, accumulate, scratch)?,
-            AnyPanels::Compact(w) => {
-                let panel_len = prefill::panel_len(x.shape()[1].div_ceil(2));
-                widened(*self, x, w, panel_len, out, accumulate, scratch)?;
+            AnyPanels::Pairs(w) if x.shape()[0] < PREFILL_ROWS => {
+                let (x, room) = neighbours(*self, x, 0, scratch)?;
+                Prefill::<_, _, Pair>::run(*self, x, w, out, accumulate, room);
             }
+            AnyPanels::Compact(w) if x.shape()[0] <= MOST_ROWS => {
+                let panel_len = prefill::panel_len(x.shape()[1].div_ceil(2));
+                let (x, room) = neighbours(*self, x, panel_len, scratch)?;
+                Prefill::<_, _, Pair>::run(*self, x, w, out, accumulate, room);
+            }
+            AnyPanels::Pairs(w) => widened(*self, x, w, out, accumulate, scratch)?,
+            AnyPanels::Compact(w) => widened(*self, x, w, out, accumulate, scratch)?,
         }
         Ok(())
     }
@@ -296,25 +302,17 @@ fn packed_pairs<R: Rows>(
     Ok(())
 }
 
-/// The product of rows as they are and of packed pairs, which a few of them take in panels of `panel_len`, where those
-/// are not there.
-fn widened<W: Panels<Pair> + Panels<f32>>(
+/// The product of rows as they are and of packed pairs, which are widened first.
+fn widened(
     cpu: Cpu,
     x: View<'_, f32, 2>,
-    w: W,
-    panel_len: usize,
+    w: impl Panels<f32>,
     out: Block<'_, f32, 2>,
     accumulate: bool,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let [rows, inputs] = x.shape();
-    if rows < PREFILL_ROWS {
-        let (x, room) = neighbours(cpu, x, panel_len, scratch)?;
-        Prefill::<_, _, Pair>::run(cpu, x, w, out, accumulate, room);
-    } else {
-        let (x, room) = spread(cpu, x, prefill::panel_len(inputs), scratch)?;
-        Prefill::<_, _, f32>::run(cpu, x, w, out, accumulate, room);
-    }
+    let (x, room) = spread(cpu, x, prefill::panel_len(x.shape()[1]), scratch)?;
+    Prefill::run(cpu, x, w, out, accumulate, room);
     Ok(())
 }
 

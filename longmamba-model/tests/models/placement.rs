@@ -2,6 +2,7 @@
 
 use crate::common::{Shape, all_logits, assert_close, random_tokens, safetensors_file};
 use longmamba_core::{AlignedVec, DType, Tensor};
+use longmamba_cpu::Cpu;
 use longmamba_model::{
     Backend, CpuBackend, CpuMatrix, LoadOptions, Model, Placement, Purpose, SessionOptions,
 };
@@ -81,6 +82,35 @@ fn same(expected: &Arc<Model>, found: &Arc<Model>, tolerance: f32, what: &str) {
     }
 }
 
+/// With whole chunks and single tokens, rounded or not, on every instruction set.
+#[test]
+fn twelve_bits_a_weight_change_nothing() {
+    for mamba2 in [false, true] {
+        let shape = shape(mamba2, true);
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), shape.config()).unwrap();
+        fs::write(folder.path().join("model.safetensors"), shape.file_in_bf16().0).unwrap();
+        for (cpu, rounds) in Cpu::available().flat_map(|cpu| [(cpu, true), (cpu, false)]) {
+            let logits = |compact| {
+                let backend = CpuBackend::with_cpu(cpu, Some(2)).unwrap().packed_from(0);
+                let backend = if rounds { backend.rounded() } else { backend.exact() };
+                let placement = Some(Placement::Copy);
+                let options = LoadOptions { placement, ..Default::default() };
+                let backend = backend.compact(compact);
+                let model = Model::load_with(folder.path(), backend, options).unwrap();
+                let mut session = model.session(self::options()).unwrap();
+                let mut logits = all_logits(&mut session, &random_tokens(3, 2 * CHUNK + 3));
+                for token in random_tokens(4, 3) {
+                    session.step(token).unwrap();
+                    logits.extend_from_slice(session.logits());
+                }
+                logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert!(logits(false) == logits(true), "mamba2 {mamba2} {cpu:?} {rounds}");
+        }
+    }
+}
+
 /// What is rearranged: large linear maps of a type that products take in panels.
 #[test]
 fn only_large_linear_maps_are_packed() {
@@ -101,6 +131,15 @@ fn only_large_linear_maps_are_packed() {
     assert!(packed(&backend.clone().exact(), DType::BF16, Purpose::Products));
     assert!(!packed(&backend, DType::F16, Purpose::Products));
     assert!(!packed(&backend, DType::F32, Purpose::Rows));
+    let compact = |compact| {
+        let backend = backend.clone().compact(compact);
+        let matrix = backend.matrix(tensor(DType::BF16)).unwrap();
+        match backend.own(&matrix, Purpose::Products).unwrap().unwrap() {
+            CpuMatrix::Packed(packed) => packed.is_compact(),
+            _ => panic!("not packed"),
+        }
+    };
+    assert!(compact(true) && !compact(false));
     let backend = backend.packed_from(rows * columns * 2 + 1);
     assert!(packed(&backend, DType::F32, Purpose::Products));
     assert!(!packed(&backend, DType::BF16, Purpose::Products));

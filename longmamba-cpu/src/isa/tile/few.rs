@@ -1,4 +1,4 @@
-//! A row or two and a panel in twelve bits a weight, which is unpacked on its way from memory to the multipliers.
+//! A few rows and a panel in twelve bits a weight, which is unpacked on its way from memory to the multipliers.
 
 use super::{Ending, Left, MAX_COLUMNS, Meets, Multiples, Sums, offset, write};
 use crate::dispatch::{Block, Kernel};
@@ -8,7 +8,7 @@ use half::bf16;
 use std::ops::Range;
 
 /// The most rows: more of them are worth a panel that is unpacked first.
-pub(crate) const MOST_ROWS: usize = 2;
+pub(crate) const MOST_ROWS: usize = 4;
 
 /// [`multiply`](super::multiply) with the steps of a panel on the right: to the last bit what it gives with the pairs
 /// that [`Steps::expand`] writes.
@@ -66,6 +66,11 @@ impl<L: Meets<Pair>, E: Ending> MultiplyFew<'_, '_, L, E> {
         // SAFETY: the last element of `left` was just shown to be inside it, and each tile ends at or before the last
         // row.
         unsafe {
+            // Where vectors are short, there are too few registers for so many sums.
+            while NV == 2 && rows - row >= 4 {
+                self.tile::<I, 4, NV>(isa, row);
+                row += 4;
+            }
             while rows - row >= 2 {
                 self.tile::<I, 2, NV>(isa, row);
                 row += 2;
