@@ -283,6 +283,11 @@ fn weights_are_compact_where_that_pays() {
         let whole = cpu.packed_bytes(DType::BF16, shape).unwrap();
         assert!(packed.bytes() * 100 < whole * 77, "{} of {whole}", packed.bytes());
 
+        // The last panel is filled up.
+        let narrow = View::new(&few[..96 * 33], [33, 96]).unwrap();
+        let narrow = cpu.pack_compact(narrow, room(cpu)).unwrap();
+        assert!(narrow.is_some_and(|narrow| narrow.bytes() <= packed.bytes()));
+
         let empty: [bf16; 0] = [];
         for shape in [[0, 5], [5, 0]] {
             let w = View::new(&empty, shape).unwrap();

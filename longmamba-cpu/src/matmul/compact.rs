@@ -123,12 +123,14 @@ fn fill(w: View<'_, bf16, 2>, output: usize, steps: &mut [Step]) -> ([u8; 16], V
     let exponents = exponents(rows.iter().copied());
     let places = places(&exponents);
     let mut patches = Vec::new();
+    // What stands for outputs that do not exist is never looked at, but must not need a patch; a missing input is zero.
+    let any = bf16::from_bits(u16::from(exponents[0]) << 7);
     for (k, to) in steps.iter_mut().enumerate() {
-        let mut pairs: Pairs = [[bf16::ZERO; 2]; COLUMNS];
+        let mut pairs: Pairs = [[any; 2]; COLUMNS];
         for (pair, row) in pairs.iter_mut().zip(&rows) {
             match row.get(2 * k..) {
                 Some(&[first, second, ..]) => *pair = [first, second],
-                Some(&[last]) => pair[0] = last,
+                Some(&[last]) => *pair = [last, bf16::ZERO],
                 _ => {}
             }
         }
