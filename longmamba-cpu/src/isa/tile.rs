@@ -261,7 +261,8 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         let mut row = 0;
         // SAFETY: the caller vouches, and each tile ends at or before the last row.
         unsafe {
-            while rows - row >= MR {
+            // Two rows are too few sums to hide how long one takes: eight are four and four, not six and two.
+            while rows - row >= MR && (MR != 6 || rows - row != 8) {
                 self.tile::<I, MR, NV>(isa, out, row, column, width);
                 row += MR;
             }
