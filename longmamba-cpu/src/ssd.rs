@@ -61,7 +61,7 @@ fn run<F: ChunkFactor>(
     let [floats, factors] = match len {
         0..SSD_CHUNKED_FROM => [0, 0],
         _ => {
-            let copied = if chunk::in_place(&state) { 0 } else { heads.min(LINE) };
+            let copied = if chunk::in_place::<F>(&state, len) { 0 } else { heads.min(LINE) };
             Workspace::<F>::len(copied, head_dim, d_state)
         }
     };

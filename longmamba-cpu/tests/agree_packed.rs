@@ -254,7 +254,9 @@ fn compact_weights_keep_every_bit() {
                 let compact = problem.packed(cpu, Kind { compact: true, ..whole });
                 let same = |found: &[f32], expected: &[f32]| {
                     let pairs = found.iter().zip(expected);
-                    pairs.clone().all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+                    pairs
+                        .clone()
+                        .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
                         && pairs.filter(|(a, _)| a.is_finite()).count() >= rows * (outputs - 1) / 2
                 };
                 let found = problem.found(cpu, &compact, rounds, 0, Accumulate::Yes);
@@ -297,7 +299,8 @@ fn weights_are_compact_where_that_pays() {
         let w = View::new(&few[..], shape).unwrap();
         let error = cpu.pack_compact(w, AlignedVec::<u8>::zeros(available)).unwrap_err();
         assert_eq!(error, Error::OutOfBounds { needed: Some(needed), available });
-        let apart = View::with_layout(&few[..], Layout::strided([64, 48], [96, 2]).unwrap()).unwrap();
+        let apart =
+            View::with_layout(&few[..], Layout::strided([64, 48], [96, 2]).unwrap()).unwrap();
         assert!(matches!(cpu.pack_compact(apart, room(cpu)), Err(Error::NotContiguous { .. })));
         assert!(cpu.compact_bytes([usize::MAX, 2]).is_err());
         assert!(cpu.compact_bytes([1 << 40, 1 << 40]).is_err());

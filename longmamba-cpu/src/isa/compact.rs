@@ -177,7 +177,11 @@ pub(crate) fn places(exponents: &[u8; 16]) -> [u8; 256] {
 const NOWHERE: u8 = 16;
 
 /// A step that says `pairs`, but for values whose exponents have no place: `outside` gets those.
-pub(crate) fn step(pairs: &Pairs, places: &[u8; 256], mut outside: impl FnMut(usize, bf16)) -> Step {
+pub(crate) fn step(
+    pairs: &Pairs,
+    places: &[u8; 256],
+    mut outside: impl FnMut(usize, bf16),
+) -> Step {
     let mut step = [0; 3 * COLUMNS];
     let values = pairs.as_flattened();
     let place_of = |value: bf16| places[usize::from(exponent(value))];

@@ -194,7 +194,8 @@ fn compact_steps<I: Isa>(isa: I) {
             isa.store_pairs(first, &mut found[at..]);
             isa.store_pairs(second, &mut found[half + at..]);
         }
-        let bits = |pairs: &[Pair]| pairs.as_flattened().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let bits =
+            |pairs: &[Pair]| pairs.as_flattened().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         let expected = compact::pairs(&step, &exponents);
         assert_eq!(bits(&found), bits(&expected), "{} load_compact, {start}", I::KIND);
     }

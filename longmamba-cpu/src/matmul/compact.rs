@@ -82,7 +82,8 @@ impl Cpu {
         check::rows("w", &w, shape)?;
         let bytes = self.compact_bytes(shape)?;
         let too_small = Error::OutOfBounds { needed: Some(bytes), available: room.len() };
-        let steps = room.get_mut(..bytes).ok_or(too_small)?.as_chunks_mut::<{ size_of::<Step>() }>().0;
+        let steps =
+            room.get_mut(..bytes).ok_or(too_small)?.as_chunks_mut::<{ size_of::<Step>() }>().0;
         let depth = shape[1].div_ceil(2);
         if steps.is_empty() || u32::try_from(depth).is_err() {
             return Ok(None);

@@ -226,12 +226,7 @@ pub(super) struct PackedPanels<'a, F> {
 }
 
 impl<'a, F> PackedPanels<'a, F> {
-    fn new(
-        data: &'a [F],
-        [outputs, inputs]: [usize; 2],
-        columns: usize,
-        depth: usize,
-    ) -> Self {
+    fn new(data: &'a [F], [outputs, inputs]: [usize; 2], columns: usize, depth: usize) -> Self {
         PackedPanels { data, outputs, inputs, columns, depth }
     }
 }

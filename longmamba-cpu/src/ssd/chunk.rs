@@ -43,7 +43,8 @@ fn causal_rows<I: Isa, F: ChunkFactor>(isa: I) -> usize {
 
 /// The working memory of one thread; `width` is `head_dim` in whole vectors, `CHUNK` the tokens of a chunk.
 pub(super) struct Workspace<'a, F> {
-    /// The states of a line of heads, `[LINE][d_state, width]`, or nothing where they are used in place.
+    /// The states of a line of heads, `[LINE][d_state, width]`, rows [`state_stride`] apart, or nothing where they are
+    /// used in place.
     states: &'a mut [f32],
     /// B of the chunk and group, transposed: `[d_state, CHUNK]`
     b: &'a mut [f32],
@@ -71,7 +72,8 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
     /// The floats and the factors that it needs, with the states of so many heads.
     pub(super) fn len(heads: usize, head_dim: usize, d_state: usize) -> [usize; 2] {
         let (chunk, width) = (F::CHUNK, head_dim.next_multiple_of(MOST_LANES));
-        let floats = heads * d_state * width + d_state * chunk + chunk * chunk;
+        let states = heads * d_state * state_stride(width);
+        let floats = states + d_state * chunk + chunk * chunk;
         [floats, Self::factors(width, d_state).iter().sum()]
     }
 
@@ -97,7 +99,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
         let chunk = F::CHUNK;
         let [decayed, update, late_update, b, c, right] = Self::factors(width, d_state);
         Workspace {
-            states: take(&mut floats, heads * d_state * width),
+            states: take(&mut floats, heads * d_state * state_stride(width)),
             b: take(&mut floats, d_state * chunk),
             scores: take(&mut floats, chunk * chunk),
             decayed: take(&mut factors, decayed),
@@ -110,9 +112,22 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
     }
 }
 
-/// Whether the states of a block can be used where they are: rows that are whole vectors, one after the other.
-pub(super) fn in_place(state: &Block<'_, f32, 4>) -> bool {
-    state.is_flat() && state.shape()[3].is_multiple_of(MOST_LANES)
+/// From so many chunks on a state is copied even where it need not be.
+const COPIED_FROM: usize = 3;
+
+/// Whether the states of a block are used where they are in `n` tokens. They can be where rows are whole vectors, one
+/// after the other. But a product with a state goes down its columns, and where rows are a power of two apart, a column
+/// has too few places in the nearest cache.
+pub(super) fn in_place<F: ChunkFactor>(state: &Block<'_, f32, 4>, n: usize) -> bool {
+    let width = state.shape()[3];
+    let can = state.is_flat() && width.is_multiple_of(MOST_LANES);
+    // Where factors are not `f32`, these are a copy anyway.
+    can && (F::STEP > 1 || width == state_stride(width) || n < COPIED_FROM * F::CHUNK)
+}
+
+/// The distance between rows of copies of states: an odd number of cache lines.
+fn state_stride(width: usize) -> usize {
+    (width / MOST_LANES | 1) * MOST_LANES
 }
 
 /// The decay of one head over a chunk.
@@ -173,12 +188,13 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(MOST_LANES);
         let (mut slots, mut factors) = (self.slots.take(), self.factors.take());
-        let copied = if in_place(&self.state) { 0 } else { count };
+        let in_place = in_place::<F>(&self.state, n);
+        let copied = if in_place { 0 } else { count };
         let mut work = Workspace::new(slots.own(), factors.own(), copied, width, d_state);
-        let size = d_state * width;
+        let stride = state_stride(width);
         for i in 0..copied {
-            let states = &mut work.states[i * size..][..size];
-            self.copy_state([b, k + i], states, width, Direction::In);
+            let states = &mut work.states[i * d_state * stride..][..d_state * stride];
+            self.copy_state([b, k + i], states, stride, Direction::In);
         }
         let mut token = 0;
         while token < n {
@@ -194,31 +210,31 @@ impl<F: ChunkFactor> Scan<'_, F> {
                 }
                 let a = self.args.a[self.head + k + i];
                 let decay = Decay::new(isa, &deltas[..place.n], i, a);
-                self.head(isa, place, i, found, &deltas, &decay, &mut work);
+                self.head(isa, place, i, found, in_place, &deltas, &decay, &mut work);
             }
             token += place.n;
         }
         for i in 0..copied {
-            let states = &mut work.states[i * size..][..size];
-            self.copy_state([b, k + i], states, width, Direction::Out);
+            let states = &mut work.states[i * d_state * stride..][..d_state * stride];
+            self.copy_state([b, k + i], states, stride, Direction::Out);
         }
         (self.slots, self.factors) = (slots, factors);
     }
 
-    /// Copies the state of head `[sequence, head]` between the block and the workspace, where rows
-    /// have `width` elements and end in zeros.
+    /// Copies the state of head `[sequence, head]` between the block and the workspace, where rows are `stride` apart and
+    /// end in zeros.
     #[inline(always)]
     fn copy_state(
         &mut self,
         [b, k]: [usize; 2],
         states: &mut [f32],
-        width: usize,
+        stride: usize,
         direction: Direction,
     ) {
         let [_, _, d_state, head_dim] = self.state.shape();
         if self.state.strides()[3] == 1 {
             let rows = self.state.rows_mut([b, k, 0, 0], 2, d_state, head_dim);
-            for (row, block) in states.chunks_exact_mut(width.max(1)).zip(rows) {
+            for (row, block) in states.chunks_exact_mut(stride).zip(rows) {
                 let (row, rest) = row.split_at_mut(head_dim);
                 match direction {
                     Direction::In => {
@@ -235,7 +251,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         }
         for p in 0..head_dim {
             for s in 0..d_state {
-                let (at, value) = ([b, k, s, p], &mut states[s * width + p]);
+                let (at, value) = ([b, k, s, p], &mut states[s * stride + p]);
                 match direction {
                     Direction::In => *value = self.state.get(at),
                     Direction::Out => self.state.set(at, *value),
@@ -254,7 +270,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         transpose(isa, b, [n, d_state], work.b, F::CHUNK);
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::left(isa, c, [n, d_state], work.c_factors);
-        let right = F::right(isa, work.b, [d_state, F::CHUNK], work.right);
+        let right = F::right(isa, work.b, [d_state, F::CHUNK], F::CHUNK, work.right);
         let rows = causal_rows::<I, F>(isa);
         for first in (0..n).step_by(rows) {
             let shape = [rows.min(n - first), seen::<I, F>(isa, first)];
@@ -292,6 +308,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         place: Place,
         i: usize,
         group: usize,
+        in_place: bool,
         deltas: &[[f32; LINE]; MOST],
         decay: &Decay,
         work: &mut Workspace<'_, F>,
@@ -334,13 +351,15 @@ impl<F: ChunkFactor> Scan<'_, F> {
         }
 
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
-        let states = match in_place(&self.state) {
+        let stride_between = if in_place { width } else { state_stride(width) };
+        let size = d_state * stride_between;
+        let states = match in_place {
             true => self.state.flat_mut([b, k + i, 0, 0]),
-            false => &mut work.states[i * d_state * width..][..d_state * width],
+            false => &mut work.states[i * size..][..size],
         };
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::again(c, d_state, work.c_factors);
-        let right = F::right(isa, states, [d_state, width], work.right);
+        let right = F::right(isa, states, [d_state, width], stride_between, work.right);
         let ending = Output {
             start: &decay.since_start,
             decayed: Left { data: &*work.decayed, row_stride: stride },
@@ -355,7 +374,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let left = Left { data: &*work.b, row_stride: F::CHUNK };
         let left = F::again(left, n, work.b_factors);
         let right = Right { data: &*work.late_update, depth_stride: width };
-        let mut states = block(states, Layout::contiguous([d_state, width]));
+        let mut states = block(states, Layout::strided([d_state, width], [stride_between, 1]));
         multiply(isa, left, right, n.div_ceil(F::STEP), &mut states, Decayed(decay.whole));
     }
 }

@@ -23,12 +23,13 @@ pub(super) trait ChunkFactor: Factor + Scratched {
     /// What [`left`](Self::left) gave for the same, with `room` as it left it.
     fn again<'a>(from: Left<'a>, depth: usize, room: &'a [Self]) -> Left<'a, Self>;
 
-    /// The right factor of `depth` rows of `width` values, whole vectors. `room` is for `depth / STEP` such
+    /// The right factor of `depth` rows of `width` values, whole vectors, `stride` apart. `room` is for `depth / STEP` such
     /// rows, rounded up.
     fn right<'a, I: Isa>(
         isa: I,
         from: &'a [f32],
         shape: [usize; 2],
+        stride: usize,
         room: &'a mut [Self],
     ) -> Right<'a, Self>;
 
@@ -64,10 +65,11 @@ impl ChunkFactor for f32 {
     fn right<'a, I: Isa>(
         _: I,
         from: &'a [f32],
-        [_, width]: [usize; 2],
+        _: [usize; 2],
+        stride: usize,
         _: &'a mut [f32],
     ) -> Right<'a> {
-        Right { data: from, depth_stride: width }
+        Right { data: from, depth_stride: stride }
     }
     #[inline(always)]
     fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [f32], at: usize) {
@@ -118,12 +120,13 @@ impl ChunkFactor for Pair {
         isa: I,
         from: &'a [f32],
         [depth, width]: [usize; 2],
+        stride: usize,
         room: &'a mut [Pair],
     ) -> Right<'a, Pair> {
         for k in 0..depth.div_ceil(2) {
-            let first = &from[2 * k * width..][..width];
+            let first = &from[2 * k * stride..][..width];
             let whole = 2 * k + 1 < depth;
-            let second = if whole { &from[(2 * k + 1) * width..][..width] } else { first };
+            let second = if whole { &from[(2 * k + 1) * stride..][..width] } else { first };
             for j in (0..width).step_by(I::LANES) {
                 let a = isa.load(&first[j..]);
                 let b = if whole { isa.load(&second[j..]) } else { isa.zero() };

@@ -43,7 +43,9 @@ fn backend(options: &Options) -> Result<CpuBackend> {
         Some("whole") => Ok(backend.compact(false)),
         Some("int8") => Ok(backend.quantized(Quantization::Int8)),
         Some("int4") => Ok(backend.quantized(Quantization::Int4)),
-        Some(other) => Err(format!("--compute knows auto, whole, int8 and int4, not {other:?}").into()),
+        Some(other) => {
+            Err(format!("--compute knows auto, whole, int8 and int4, not {other:?}").into())
+        }
     }
 }
 

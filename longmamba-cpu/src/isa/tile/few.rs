@@ -94,7 +94,8 @@ impl<L: Meets<Pair>, E: Ending> MultiplyFew<'_, '_, L, E> {
         let mut done = 0;
         for (patched, patches) in self.right.patched() {
             let mut pairs = [[bf16::ZERO; 2]; COLUMNS];
-            Steps { steps: &steps[patched..][..1], patches: &[], ..self.right }.expand(isa, &mut pairs);
+            Steps { steps: &steps[patched..][..1], patches: &[], ..self.right }
+                .expand(isa, &mut pairs);
             patches.iter().for_each(|patch| patch.apply(&mut pairs));
             // SAFETY: patched steps are some of those that there are; the caller vouches for `left`.
             unsafe {
