@@ -6,6 +6,7 @@
 //! the length of the sequence alone.
 
 mod chunk;
+mod decay;
 mod factor;
 mod recurrent;
 

@@ -90,7 +90,7 @@ impl Cpu {
         }
         let panels = steps.par_chunks_exact_mut(depth).enumerate();
         let made = panels.map(|(index, steps)| fill(w, index * COLUMNS, steps));
-        let made: Vec<([u8; 16], Vec<Patch>)> = made.collect();
+        let Some(made) = made.collect::<Option<Vec<_>>>() else { return Ok(None) };
         let mut patches = Vec::new();
         let mut starts = vec![0];
         for (_, panel) in &made {
@@ -114,8 +114,8 @@ impl Cpu {
     }
 }
 
-/// Makes the panel that begins with `output`.
-fn fill(w: View<'_, bf16, 2>, output: usize, steps: &mut [Step]) -> ([u8; 16], Vec<Patch>) {
+/// Makes the panel that begins with `output`; `None` where it needs more than a patch a step.
+fn fill(w: View<'_, bf16, 2>, output: usize, steps: &mut [Step]) -> Option<([u8; 16], Vec<Patch>)> {
     let [outputs, inputs] = w.shape();
     let mut rows: [&[bf16]; COLUMNS] = [&[]; COLUMNS];
     for (row, output) in rows.iter_mut().zip(output..outputs) {
@@ -123,7 +123,7 @@ fn fill(w: View<'_, bf16, 2>, output: usize, steps: &mut [Step]) -> ([u8; 16], V
     }
     let exponents = exponents(rows.iter().copied());
     let places = places(&exponents);
-    let mut patches = Vec::new();
+    let (mut patches, most) = (Vec::new(), steps.len());
     // What stands for outputs that do not exist is never looked at, but must not need a patch; a missing input is zero.
     let any = bf16::from_bits(u16::from(exponents[0]) << 7);
     for (k, to) in steps.iter_mut().enumerate() {
@@ -139,8 +139,11 @@ fn fill(w: View<'_, bf16, 2>, output: usize, steps: &mut [Step]) -> ([u8; 16], V
             let (step, value) = (k as u32, value as u16);
             patches.push(Patch { step, value, bits: bits.to_bits() });
         });
+        if patches.len() > most {
+            return None;
+        }
     }
-    (exponents, patches)
+    Some((exponents, patches))
 }
 
 /// The panels of [`Compact`] weights, or some of them.

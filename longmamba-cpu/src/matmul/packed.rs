@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// outputs, and in a panel input after input. A prompt need not rearrange it every time, and a single token reads
 /// it from one end to the other.
 ///
-/// The weights keep their type, `f32` or `bf16`. [`Cpu::pack`] makes one; [`Cpu::matmul_packed`] and
-/// [`Cpu::matmul_packed_bf16`] multiply with it.
+/// The weights keep their type, `f32` or `bf16`. [`Cpu::pack`] makes one, and [`Cpu::pack_compact`] one that takes less
+/// memory; [`Cpu::matmul_packed`] and [`Cpu::matmul_packed_bf16`] multiply with either.
 #[derive(Clone, Debug)]
 pub struct Packed {
     shape: [usize; 2],
@@ -45,8 +45,11 @@ enum Data {
 
 /// The panels of a product.
 pub(super) enum AnyPanels<'a> {
+    /// Of `f32`.
     Floats(PackedPanels<'a, f32>),
+    /// Of `bf16`, in pairs.
     Pairs(PackedPanels<'a, Pair>),
+    /// The same in twelve bits.
     Compact(CompactPanels<'a>),
 }
 

@@ -18,6 +18,7 @@
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
 //! tokens up to 11 before it, with AMX 31.
 
+use super::decay::{Decay, between};
 use super::factor::ChunkFactor;
 use super::{Place, Scan, Skip};
 use crate::dispatch::Block;
@@ -26,13 +27,12 @@ use crate::isa::tile::{
     Add, BLOCK, BlockSums, Ending, Left, Right, Sums, add_product, add_product_of_block, multiply,
 };
 use crate::isa::{Isa, MOST_LANES};
-use crate::math::{Exp2Nonpositive, exp2_nonpositive, map};
+use crate::math::exp2_nonpositive;
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
-use std::f64::consts::LOG2_E;
 
 /// The most tokens of a chunk.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 const _: () = assert!(MOST <= TILE && MOST.is_multiple_of(MOST_LANES));
 
 /// Rows of G and y whose causal part is multiplied at once: a multiple of every tile.
@@ -127,57 +127,7 @@ pub(super) fn in_place<F: ChunkFactor>(state: &Block<'_, f32, 4>, n: usize) -> b
 
 /// The distance between rows of copies of states: an odd number of cache lines.
 fn state_stride(width: usize) -> usize {
-    (width / MOST_LANES | 1) * MOST_LANES
-}
-
-/// The decay of one head over a chunk.
-#[repr(align(64))]
-struct Decay {
-    /// `u`, its leading and its trailing part.
-    high: [f32; MOST],
-    low: [f32; MOST],
-    /// `2^u[t]`
-    since_start: [f32; MOST],
-    /// `2^(u[end] - u[t])`
-    to_end: [f32; MOST],
-    /// `2^u[end]`
-    whole: f32,
-}
-
-impl Decay {
-    #[inline(always)]
-    fn new<I: Isa>(isa: I, deltas: &[[f32; LINE]], head: usize, a: f32) -> Self {
-        let zeros = [0.0; MOST];
-        let mut decay =
-            Decay { high: zeros, low: zeros, since_start: zeros, to_end: zeros, whole: 1.0 };
-        let rate = f64::from(a) * LOG2_E;
-        let mut sum = 0.0f64;
-        for (t, deltas) in deltas.iter().enumerate() {
-            sum += f64::from(deltas[head]);
-            let u = sum * rate;
-            decay.high[t] = u as f32;
-            decay.low[t] = (u - f64::from(u as f32)) as f32;
-        }
-        let last = deltas.len() - 1;
-        let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
-        let whole = deltas.len().next_multiple_of(MOST_LANES);
-        for t in (0..whole).step_by(I::LANES) {
-            let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
-            isa.store(between(isa, end, u), &mut decay.to_end[t..]);
-        }
-        decay.since_start = decay.high;
-        map(isa, Exp2Nonpositive, &mut decay.since_start[..whole]);
-        map(isa, Exp2Nonpositive, &mut decay.to_end[..whole]);
-        decay.whole = decay.since_start[last];
-        decay
-    }
-}
-
-/// `later - earlier`, or 0 where that is positive, which it is only where it is not used.
-#[inline(always)]
-fn between<I: Isa>(isa: I, later: (I::V, I::V), earlier: (I::V, I::V)) -> I::V {
-    let high = isa.sub(later.0, earlier.0);
-    isa.min(isa.zero(), isa.add(high, isa.sub(later.1, earlier.1)))
+    ((width / MOST_LANES) | 1) * MOST_LANES
 }
 
 impl<F: ChunkFactor> Scan<'_, F> {
