@@ -280,24 +280,32 @@ fn packed_pairs<R: Rows>(
     accumulate: Accumulate,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let panels = w.panels()?;
-    if let AnyPanels::Floats(_) = panels {
-        return Err(Error::DType { expected: DType::BF16, actual: DType::F32 });
-    }
-    let Some((out, accumulate)) = checked(shape, w.shape(), out, accumulate)? else {
-        return Ok(());
-    };
-    match panels {
-        AnyPanels::Floats(_) => {}
-        AnyPanels::Pairs(w) => {
-            let (x, room) = rounded(cpu, x, shape, least, 0, scratch)?;
-            Prefill::run(cpu, x, w, out, accumulate, room);
-        }
+    match w.panels()? {
+        AnyPanels::Floats(_) => Err(Error::DType { expected: DType::BF16, actual: DType::F32 }),
+        AnyPanels::Pairs(w) => pairs(cpu, x, shape, least, w, 0, out, accumulate, scratch),
         AnyPanels::Compact(w) => {
             let panel_len = prefill::panel_len(shape[1].div_ceil(2));
-            let (x, room) = rounded(cpu, x, shape, least, panel_len, scratch)?;
-            Prefill::run(cpu, x, w, out, accumulate, room);
+            pairs(cpu, x, shape, least, w, panel_len, out, accumulate, scratch)
         }
+    }
+}
+
+/// The product of rows, rounded, and of pairs in panels, with room for panels of so many.
+#[allow(clippy::too_many_arguments, reason = "those of a product, and how its rows are rounded")]
+fn pairs<R: Rows>(
+    cpu: Cpu,
+    x: R,
+    shape: [usize; 2],
+    least: usize,
+    w: impl Panels<Pair>,
+    panel_len: usize,
+    out: ViewMut<'_, f32, 2>,
+    accumulate: Accumulate,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    if let Some((out, accumulate)) = checked(shape, [w.outputs(), w.inputs()], out, accumulate)? {
+        let (x, room) = rounded(cpu, x, shape, least, panel_len, scratch)?;
+        Prefill::run(cpu, x, w, out, accumulate, room);
     }
     Ok(())
 }

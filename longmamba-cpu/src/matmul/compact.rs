@@ -105,7 +105,8 @@ impl Cpu {
         Ok(Some(Packed::compact(shape, Compact(Arc::new(compact)))))
     }
 
-    /// Whether weights are [compact](Cpu::pack_compact) to good purpose here.
+    /// Whether weights are [compact](Cpu::pack_compact) to good purpose here: with AVX2, where that was measured
+    /// (`benches/record/2026-11-30-cpu-zen3.md`), and with AVX-512 and AMX, by count of instructions.
     pub fn has_fast_compact(&self) -> bool {
         match self.isa() {
             IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => true,

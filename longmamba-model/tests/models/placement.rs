@@ -1,7 +1,8 @@
 //! Wherever weights lie, the model is the same.
 
 use crate::common::{Shape, all_logits, assert_close, random_tokens, safetensors_file};
-use longmamba_core::{AlignedVec, DType, Tensor};
+use half::bf16;
+use longmamba_core::{AlignedVec, DType, Tensor, View};
 use longmamba_cpu::Cpu;
 use longmamba_model::{
     Backend, CpuBackend, CpuMatrix, LoadOptions, Model, Placement, Purpose, SessionOptions,
@@ -89,7 +90,17 @@ fn twelve_bits_a_weight_change_nothing() {
         let shape = shape(mamba2, true);
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), shape.config()).unwrap();
-        fs::write(folder.path().join("model.safetensors"), shape.file_in_bf16().0).unwrap();
+        let (file, tensors) = shape.file_in_bf16();
+        fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        // Else there would be nothing to compare.
+        let compact = |name: &str| {
+            let (_, shape, values) = tensors.iter().find(|(n, ..)| n.ends_with(name)).unwrap();
+            let values: Vec<bf16> = values.iter().copied().map(bf16::from_f32).collect();
+            let w = View::new(&values, [shape[0], shape[1]]).unwrap();
+            let room = AlignedVec::<u8>::zeros(Cpu::new().compact_bytes(w.shape()).unwrap());
+            Cpu::new().pack_compact(w, room).unwrap().is_some()
+        };
+        assert!(compact("in_proj.weight") && compact("out_proj.weight"));
         for (cpu, rounds) in Cpu::available().flat_map(|cpu| [(cpu, true), (cpu, false)]) {
             let logits = |compact| {
                 let backend = CpuBackend::with_cpu(cpu, Some(2)).unwrap().packed_from(0);

@@ -18,7 +18,7 @@ pub enum CpuMatrix {
     Quantized(Arc<Quantized>),
 }
 
-/// `tensor` as products read it, where that is wanted in fewer bytes; `None` where there is no memory.
+/// `tensor` as products read it; with `compact`, `bf16` in twelve bits where that pays. `None` where there is no memory.
 pub(super) fn packed(cpu: Cpu, tensor: &Tensor, compact: bool) -> Result<Option<CpuMatrix>> {
     let view = tensor.any_view()?;
     if let (true, AnyView::BF16(w)) = (compact, view) {
