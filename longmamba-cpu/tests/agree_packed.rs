@@ -128,7 +128,7 @@ fn check(cpu: Cpu, packer: Cpu, shape: [usize; 3], gap: usize, accumulate: Accum
 #[test]
 fn small_shapes() {
     for cpu in cpus() {
-        for rows in [0, 1, 2, 3, 11, 12, 13] {
+        for rows in 0..=13 {
             for inputs in [0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 33] {
                 for (i, outputs) in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 65].into_iter().enumerate()
                 {
@@ -232,7 +232,10 @@ fn compact_weights_keep_every_bit() {
     let odd = [
         0x7f80_u16, 0xff80, 0x7fc1, 0x0001, 0x8000, 0x0000, 0x7f7f, 0x0080, 0x4b80, 0x3000, 0xb001,
     ];
-    for [rows, inputs, outputs] in [[1, 2100, 33], [2, 1030, 64], [3, 2101, 5], [13, 2100, 65]] {
+    // Rows that meet a panel while it is unpacked, and others after that.
+    let shapes = [[1, 2100, 33], [2, 1030, 64], [3, 2101, 5], [13, 2100, 65]];
+    let more = (4..=12).map(|rows| [rows, 258, 40]);
+    for [rows, inputs, outputs] in shapes.into_iter().chain(more) {
         let mut problem = Problem::new([rows, inputs, outputs]);
         // Sizes that fill a table.
         for (i, w) in problem.pairs.iter_mut().enumerate() {

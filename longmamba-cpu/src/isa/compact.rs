@@ -16,6 +16,7 @@
 
 use super::{Isa, Pair};
 use half::bf16;
+use std::ops::Range;
 
 /// The outputs of a panel.
 pub(crate) const COLUMNS: usize = 32;
@@ -97,6 +98,15 @@ impl<'a> Steps<'a> {
         let from = self.patches.partition_point(|patch| (patch.step as usize) < first);
         let to = self.patches.partition_point(|patch| (patch.step as usize) < first + len);
         Steps { steps, patches: &self.patches[from..to], first, ..self }
+    }
+
+    /// Some of them, without their patches.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    #[inline(always)]
+    pub(crate) fn plain(self, range: Range<usize>) -> Self {
+        Steps { first: self.first + range.start, steps: &self.steps[range], patches: &[], ..self }
     }
 
     /// Which have patches, counted from the first of these, and their patches.

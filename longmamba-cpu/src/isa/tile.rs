@@ -23,7 +23,7 @@ use crate::dispatch::{Block, Kernel, RowsMut};
 use crate::isa::amx::Tiles;
 pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
 pub(crate) use factor::{Factor, Floats, Meets};
-pub(crate) use few::{MOST_ROWS, multiply_few};
+pub(crate) use few::{MOST_ROWS, multiply_first};
 use multiples::Multiples;
 
 /// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k]`.
@@ -131,6 +131,7 @@ macro_rules! each_row {
         })*
     };
 }
+use each_row;
 
 /// Tiles of so few rows wait for `right` to come from memory.
 pub(crate) const FEW: usize = 4;

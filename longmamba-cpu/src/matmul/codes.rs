@@ -4,7 +4,7 @@
 //! are multiplied by its scale when they are added to the others. Many rows: panels of the weights themselves,
 //! `scale · q`.
 
-use super::weights::{Dots, Panels, Weights};
+use super::weights::{Dots, Panels, Part, Weights};
 use crate::isa::tile::{Factor, tile_columns};
 use crate::isa::{Isa, Pair};
 use crate::quantized::{BLOCK, CHUNK, Quantization, Quantized};
@@ -317,10 +317,7 @@ impl<F: Decoded> Panels<F> for Codes<'_> {
         &'p self,
         isa: I,
         panel: &'p mut [F],
-        output: usize,
-        count: usize,
-        first: usize,
-        len: usize,
+        Part { output, count, first, len }: Part,
     ) -> &'p [F] {
         let columns = const { tile_columns::<I>() };
         for j in (0..count).step_by(I::LANES) {

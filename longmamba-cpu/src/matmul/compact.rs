@@ -1,11 +1,11 @@
 //! Panels of `bf16` weights in twelve bits a weight ([`isa::compact`](crate::isa::compact)).
 
 use super::packed::{Bytes, Packed, too_large};
-use super::weights::{Panels, Weights};
+use super::weights::{Panels, Part, Weights};
 use crate::check;
 use crate::dispatch::{Block, Cpu};
 use crate::isa::compact::{COLUMNS, Pairs, Patch, Step, Steps, exponents, places, step};
-use crate::isa::tile::{Add, Left, MOST_ROWS, Meets, multiply_few};
+use crate::isa::tile::{Add, Left, Meets, multiply_first};
 use crate::isa::{Isa, IsaKind, Pair};
 use half::bf16;
 use longmamba_core::{Error, Result, View};
@@ -203,31 +203,28 @@ impl Panels<Pair> for CompactPanels<'_> {
         &'p self,
         isa: I,
         room: &'p mut [Pair],
-        output: usize,
-        _: usize,
-        first: usize,
-        len: usize,
+        Part { output, first, len, .. }: Part,
     ) -> &'p [Pair] {
         self.stretch(output, first, len).expand(isa, room);
         &room[..len * COLUMNS]
     }
 
     #[inline(always)]
-    fn multiply_few<I: Isa, L: Meets<Pair>>(
-        &self,
+    fn begin<'p, I: Isa, L: Meets<Pair>>(
+        &'p self,
         isa: I,
+        room: &'p mut [Pair],
         left: Left<'_, L>,
-        output: usize,
-        [first, len]: [usize; 2],
+        part: Part,
         out: &mut Block<'_, f32, 2>,
         ending: Add,
-    ) -> bool {
+    ) -> (usize, &'p [Pair]) {
         // AMX adds up in an order of its own.
-        if out.shape()[0] > MOST_ROWS || isa.amx().is_some() {
-            return false;
+        if isa.amx().is_some() {
+            return (0, self.panel(isa, room, part));
         }
-        multiply_few(isa, left, self.stretch(output, first, len), out, ending);
-        true
+        let steps = self.stretch(part.output, part.first, part.len);
+        (multiply_first(isa, left, steps, room, out, ending), room)
     }
 }
 
@@ -242,10 +239,7 @@ impl Panels<f32> for CompactPanels<'_> {
         &'p self,
         isa: I,
         room: &'p mut [f32],
-        output: usize,
-        _: usize,
-        first: usize,
-        len: usize,
+        Part { output, first, len, .. }: Part,
     ) -> &'p [f32] {
         // A stretch begins with a vector's lanes, whose number is even.
         self.stretch(output, first / 2, len.div_ceil(2)).widen(isa, room);

@@ -2,7 +2,7 @@
 
 use super::compact::{Compact, CompactPanels};
 use super::operand::Operand;
-use super::weights::{Dense, Panels, Weights};
+use super::weights::{Dense, Panels, Part, Weights};
 use crate::check;
 use crate::dispatch::{Cpu, Kernel};
 use crate::isa::tile::{Factor, tile_columns};
@@ -213,7 +213,7 @@ impl<T: Weight, F: Operand<T>> Kernel for Fill<'_, T, F> {
         let Fill { w, output, rows, columns, panel } = self;
         panel.fill(F::ZERO);
         let depth = panel.len() / columns;
-        Dense(w).panel(isa, panel, output, rows, 0, depth);
+        Dense(w).panel(isa, panel, Part { output, count: rows, first: 0, len: depth });
     }
 }
 
@@ -265,10 +265,7 @@ impl<F: Factor> Panels<F> for PackedPanels<'_, F> {
         &'p self,
         _: I,
         _: &'p mut [F],
-        output: usize,
-        _: usize,
-        first: usize,
-        len: usize,
+        Part { output, first, len, .. }: Part,
     ) -> &'p [F] {
         let start = (output / self.columns * self.depth + first) * self.columns;
         &self.data[start..][..len * self.columns]
@@ -282,18 +279,11 @@ impl Panels<f32> for PackedPanels<'_, Pair> {
     }
 
     #[inline(always)]
-    fn panel<'p, I: Isa>(
-        &'p self,
-        isa: I,
-        room: &'p mut [f32],
-        output: usize,
-        count: usize,
-        first: usize,
-        len: usize,
-    ) -> &'p [f32] {
-        let (columns, pairs) = (self.columns, len.div_ceil(2));
+    fn panel<'p, I: Isa>(&'p self, isa: I, room: &'p mut [f32], part: Part) -> &'p [f32] {
+        let columns = self.columns;
         // A stretch begins with a vector's lanes, whose number is even.
-        let panel = Panels::<Pair>::panel(self, isa, &mut [], output, count, first / 2, pairs);
+        let part = Part { first: part.first / 2, len: part.len.div_ceil(2), ..part };
+        let panel = Panels::<Pair>::panel(self, isa, &mut [], part);
         for (pairs, rows) in panel.chunks_exact(columns).zip(room.chunks_exact_mut(2 * columns)) {
             let (first, second) = rows.split_at_mut(columns);
             for j in (0..columns).step_by(I::LANES) {

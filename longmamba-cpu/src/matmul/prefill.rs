@@ -5,7 +5,7 @@
 //! `x` pass. `x` needs no copy, since a tile reads single values.
 
 use super::PREFILL_ROWS;
-use super::weights::Panels;
+use super::weights::{Panels, Part};
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
 use crate::isa::tile::{Add, Factor, Left, Meets, Right, multiply};
@@ -163,11 +163,14 @@ fn product<I: Isa, W: Panels<F>, L: Meets<F>, F: Factor>(
         while first < depth {
             let len = stretch.min(depth - first);
             let left = Left { data: &x.data()[first..], row_stride: x.layout().strides()[0] };
-            let (range, ending) = ([first, len], Add(accumulate || first > 0));
-            if !w.multiply_few(isa, left, output, range, &mut out, ending) {
-                let panel = w.panel(isa, panel, output, count, first, len);
+            let (part, ending) = (Part { output, count, first, len }, Add(accumulate || first > 0));
+            let (done, panel) = w.begin(isa, panel, left, part, &mut out, ending);
+            let rows = out.shape()[0] - done;
+            if rows > 0 {
+                let data = &left.data[done * left.row_stride..];
                 let right = Right { data: panel, depth_stride: columns };
-                multiply(isa, left, right, len, &mut out, ending);
+                let mut out = out.matrix_mut([done, 0], 0, [rows, count]);
+                multiply(isa, Left { data, ..left }, right, len, &mut out, ending);
             }
             first += len;
         }

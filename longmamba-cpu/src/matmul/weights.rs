@@ -37,6 +37,19 @@ pub(super) trait Dots<F: Factor>: Weights {
     ) -> [f32; ROWS];
 }
 
+/// Some of the weights, at most a panel and a stretch of it.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// The first output.
+    pub(super) output: usize,
+    /// How many outputs.
+    pub(super) count: usize,
+    /// The first factor of each.
+    pub(super) first: usize,
+    /// How many factors.
+    pub(super) len: usize,
+}
+
 /// Weights that come in panels of factors `F`.
 pub(super) trait Panels<F: Factor>: Weights {
     /// Whether panels are there and need no room: work can then be cut into small pieces.
@@ -47,33 +60,24 @@ pub(super) trait Panels<F: Factor>: Weights {
         const { tile_columns::<I>() }
     }
 
-    /// The weights of `count` outputs from `output` on, at most a panel of them, and `len` factors from `first` on:
-    /// element `k · columns + j` is factor `first + k` of output `output + j`. Zeros up to whole vectors. `first`
-    /// is a multiple of `LANES`. `room` is for panels that are made anew.
-    fn panel<'p, I: Isa>(
+    /// A part of the weights: element `k · columns + j` is factor `first + k` of output `output + j`. Zeros up to whole
+    /// vectors. `first` is a multiple of `LANES`. `room` is for panels that are made anew.
+    fn panel<'p, I: Isa>(&'p self, isa: I, room: &'p mut [F], part: Part) -> &'p [F];
+
+    /// What [`panel`](Panels::panel) gives, and for how many of the first rows the product with it was taken on the way. If
+    /// that is all of them, there may be no panel.
+    #[inline(always)]
+    fn begin<'p, I: Isa, L: Meets<F>>(
         &'p self,
         isa: I,
         room: &'p mut [F],
-        output: usize,
-        count: usize,
-        first: usize,
-        len: usize,
-    ) -> &'p [F];
-
-    /// The product of a few rows with what [`panel`](Panels::panel) gives for as many outputs as `out` has, and `len`
-    /// factors from `first` on, where that can be had without a panel; whether it was.
-    #[inline(always)]
-    fn multiply_few<I: Isa, L: Meets<F>>(
-        &self,
-        isa: I,
         left: Left<'_, L>,
-        output: usize,
-        [first, len]: [usize; 2],
+        part: Part,
         out: &mut Block<'_, f32, 2>,
         ending: Add,
-    ) -> bool {
-        let _ = (isa, left, output, first, len, out, ending);
-        false
+    ) -> (usize, &'p [F]) {
+        let _ = (left, out, ending);
+        (0, self.panel(isa, room, part))
     }
 }
 
@@ -158,10 +162,7 @@ impl<T: Weight, F: Operand<T>> Panels<F> for Dense<'_, T> {
         &'p self,
         isa: I,
         panel: &'p mut [F],
-        output: usize,
-        count: usize,
-        first: usize,
-        len: usize,
+        Part { output, count, first, len }: Part,
     ) -> &'p [F] {
         let w = self.0;
         let columns = const { tile_columns::<I>() };
