@@ -40,7 +40,7 @@ use weights::{Dense, Dots, Panels};
 const PREFILL_ROWS: usize = 12;
 
 /// Elements whose rounding is worth a thread: some 10 µs.
-const ROUNDED: usize = 1 << 18;
+const ROUNDED: usize = 1 << 16;
 
 /// What a matrix product does with the values that its output holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -359,7 +359,14 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
         at: [usize; 2],
         sums: &mut Sums<I, MR, NV>,
     ) {
-        let [t, _] = at;
+        let [t, p] = at;
+        // What the end takes of x has left the nearest cache meanwhile.
+        for row in t..t + MR {
+            let x = self.x.data.as_ptr().wrapping_add(row * self.x.row_stride + p);
+            for v in 0..NV {
+                isa.prefetch(x.wrapping_add(v * I::LANES));
+            }
+        }
         for (&start, sums) in self.start[t..][..MR].iter().zip(&mut *sums) {
             let start = isa.splat(start);
             for sum in sums {
