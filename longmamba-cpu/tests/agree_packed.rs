@@ -234,7 +234,7 @@ fn compact_weights_keep_every_bit() {
     ];
     // Rows that meet a panel while it is unpacked, and others after that.
     let shapes = [[1, 2100, 33], [2, 1030, 64], [3, 2101, 5], [13, 2100, 65]];
-    let more = (4..=12).map(|rows| [rows, 258, 40]);
+    let more = (4..=12).map(|rows| [rows, 2100, 40]);
     for [rows, inputs, outputs] in shapes.into_iter().chain(more) {
         let mut problem = Problem::new([rows, inputs, outputs]);
         // Sizes that fill a table.
