@@ -181,7 +181,7 @@ impl Cpu {
                 let (x, room) = neighbours(*self, x, 0, scratch)?;
                 Prefill::<_, _, Pair>::run(*self, x, w, out, accumulate, room);
             }
-            AnyPanels::Compact(w) if x.shape()[0] <= MOST_ROWS => {
+            AnyPanels::Compact(w) if x.shape()[0] <= few_rows(*self) => {
                 let panel_len = prefill::panel_len(x.shape()[1].div_ceil(2));
                 let (x, room) = neighbours(*self, x, panel_len, scratch)?;
                 Prefill::<_, _, Pair>::run(*self, x, w, out, accumulate, room);
@@ -328,6 +328,14 @@ fn widened(
 fn pair_panel(x: View<'_, f32, 2>) -> usize {
     let [rows, inputs] = x.shape();
     if rows < PREFILL_ROWS { 0 } else { prefill::panel_len(inputs.div_ceil(2)) }
+}
+
+/// The most rows that meet weights in twelve bits as they are unpacked, where those are not widened first.
+fn few_rows(cpu: Cpu) -> usize {
+    match cpu.isa() {
+        IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => PREFILL_ROWS - 1,
+        IsaKind::Scalar | IsaKind::Avx2 | IsaKind::Neon => MOST_ROWS,
+    }
 }
 
 /// x with rows that are not in each other's way, and room for panels of so many factors.

@@ -69,8 +69,9 @@ impl Cpu {
     /// them are the same to the last bit. Weights of a panel are of similar size, so that a table of 16 exponents has
     /// those of all but a few, which are kept beside. `None` where they are not, and it would not be worth it.
     ///
-    /// A single row, which waits for weights to come from memory, is then up to a third faster; for many rows panels
-    /// are unpacked first, for all of them. Where [`has_fast_compact`](Cpu::has_fast_compact) says no, both are slower.
+    /// A single row, which waits for weights to come from memory, is then up to a third faster, and so are up to eight
+    /// with AVX-512; of many rows the first ones unpack panels for all of them. Where
+    /// [`has_fast_compact`](Cpu::has_fast_compact) says no, all are slower.
     ///
     /// # Errors
     /// As [`pack`](Cpu::pack), where room for [`compact_bytes`](Cpu::compact_bytes) is needed.
@@ -105,12 +106,14 @@ impl Cpu {
         Ok(Some(Packed::compact(shape, Compact(Arc::new(compact)))))
     }
 
-    /// Whether weights are [compact](Cpu::pack_compact) to good purpose here: with AVX2, where that was measured
-    /// (`benches/record/2026-11-30-cpu-zen3.md`), and with AVX-512 and AMX, by count of instructions.
+    /// Whether weights are [compact](Cpu::pack_compact) to good purpose here: with AVX2 and AVX-512, where that was
+    /// measured (`benches/record/`, `2026-11-30-cpu-zen3.md` and `2026-11-30-cpu-zen4.md`). AMX takes panels from
+    /// memory, and a row would wait for each to be written there first: with AVX-512 that was slower than weights as
+    /// they are.
     pub fn has_fast_compact(&self) -> bool {
         match self.isa() {
-            IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => true,
-            IsaKind::Scalar | IsaKind::Neon => false,
+            IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 => true,
+            IsaKind::Scalar | IsaKind::Neon | IsaKind::Amx => false,
         }
     }
 }
