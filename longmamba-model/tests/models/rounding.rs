@@ -2,7 +2,7 @@
 //! round here, so that the test is the same on all.
 
 use crate::common::oracle;
-use crate::common::{self, VOCAB, all_logits, random_tokens, shapes};
+use crate::common::{VOCAB, all_logits, random_tokens, shapes};
 use longmamba_model::{CpuBackend, SessionOptions};
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ fn trained_models_lose_next_to_nothing() {
             all_logits(&mut session, &tokens)
         };
         let rounded = read(CpuBackend::new(None).unwrap().rounded());
-        let exact = read(common::backend());
+        let exact = read(crate::common::backend());
         let off = distance(&rounded, exact.iter().map(|&v| f64::from(v)));
         let vocab = exact.len() / tokens.len();
         let loss = |logits: &[f32]| {
