@@ -39,7 +39,7 @@ use weights::{Dense, Dots, Panels};
 /// From this many rows on, rearranging the weights pays.
 const PREFILL_ROWS: usize = 12;
 
-/// Elements whose rounding is worth a thread: some 10 µs.
+/// Elements whose rounding is worth a thread: some 20 µs.
 const ROUNDED: usize = 1 << 16;
 
 /// What a matrix product does with the values that its output holds.
@@ -383,7 +383,7 @@ fn neighbours<'a>(
     Ok((View::with_layout(copy.as_chunks().0, layout)?, panels))
 }
 
-/// x `[rows, inputs]` in pairs, and room for panels of so many. A thread is worth some 10 µs: rows of so many
+/// x `[rows, inputs]` in pairs, and room for panels of so many. A thread is worth rows of `least`
 /// elements.
 fn rounded<'a, R: Rows>(
     cpu: Cpu,

@@ -127,9 +127,7 @@ impl<'a> Steps<'a> {
         let pairs = &mut pairs[..self.steps.len()];
         for (step, pairs) in self.steps.iter().zip(&mut *pairs) {
             for part in 0..COLUMNS / 2 / I::LANES {
-                let [a, b] = isa.load_compact(step, &self.exponents, part);
-                isa.store_pairs(a, &mut pairs[part * I::LANES..]);
-                isa.store_pairs(b, &mut pairs[COLUMNS / 2 + part * I::LANES..]);
+                put_part(isa, isa.load_compact(step, &self.exponents, part), part, pairs);
             }
         }
         for (step, patches) in self.patched() {
@@ -160,6 +158,14 @@ impl<'a> Steps<'a> {
             let at = usize::from(value / 2) + usize::from(value % 2) * COLUMNS;
             floats[step as usize - self.first][at] = bf16::from_bits(bits).to_f32();
         }
+    }
+}
+
+/// Writes what [`Isa::load_compact`] gives for one part of a step.
+#[inline(always)]
+pub(crate) fn put_part<I: Isa>(isa: I, vectors: [I::P; 2], part: usize, pairs: &mut Pairs) {
+    for (at, vector) in [0, COLUMNS / 2].into_iter().zip(vectors) {
+        isa.store_pairs(vector, &mut pairs[at + part * I::LANES..]);
     }
 }
 

@@ -108,8 +108,8 @@ impl Cpu {
 
     /// Whether weights are [compact](Cpu::pack_compact) to good purpose here: with AVX2 and AVX-512, where that was
     /// measured (`benches/record/`, `2026-11-30-cpu-zen3.md` and `2026-11-30-cpu-zen4.md`). AMX takes panels from
-    /// memory, and a row would wait for each to be written there first: with AVX-512 that was slower than weights as
-    /// they are.
+    /// memory, where they would have to be written first, for a single row too: five to eleven rows that met such panels
+    /// with AVX-512 took longer than with weights as they are. On AMX itself that was not measured.
     pub fn has_fast_compact(&self) -> bool {
         match self.isa() {
             IsaKind::Avx2 | IsaKind::Avx512 | IsaKind::Avx512Bf16 => true,
@@ -195,7 +195,7 @@ impl Weights for CompactPanels<'_> {
     }
 }
 
-/// For many rows each stretch is unpacked once, and then meets all of them.
+/// Each stretch is unpacked once: by the first rows that meet it, or before all of them.
 impl Panels<Pair> for CompactPanels<'_> {
     fn columns<I: Isa>(&self) -> usize {
         COLUMNS

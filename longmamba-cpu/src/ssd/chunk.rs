@@ -362,10 +362,8 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
         let [t, p] = at;
         // What the end takes of x has left the nearest cache meanwhile.
         for row in t..t + MR {
-            let x = self.x.data.as_ptr().wrapping_add(row * self.x.row_stride + p);
-            for v in 0..NV {
-                isa.prefetch(x.wrapping_add(v * I::LANES));
-            }
+            let x = from(self.x.data, row * self.x.row_stride + p);
+            isa.prefetch_row(&x[..x.len().min(NV * I::LANES)]);
         }
         for (&start, sums) in self.start[t..][..MR].iter().zip(&mut *sums) {
             let start = isa.splat(start);

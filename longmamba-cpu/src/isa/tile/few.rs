@@ -2,11 +2,11 @@
 
 use super::{Ending, Factor, Left, MAX_COLUMNS, Meets, Multiples, Sums, each_row, offset, write};
 use crate::dispatch::{Block, Kernel};
-use crate::isa::compact::{COLUMNS, Pairs, Steps};
+use crate::isa::compact::{COLUMNS, Pairs, Steps, put_part};
 use crate::isa::{Isa, IsaKind, LINE_BYTES, MOST_LANES, Pair};
 use half::bf16;
 
-/// As many rows or fewer are all there is to do for a panel; more are worth one that is unpacked for good.
+/// Where vectors are short, so many rows unpack a panel on their way, and more are worth one that is unpacked first.
 pub(crate) const MOST_ROWS: usize = 4;
 
 /// [`multiply`](super::multiply) with the steps of a panel on the right, for the first rows of all that `out` has: to the
@@ -14,8 +14,8 @@ pub(crate) const MOST_ROWS: usize = 4;
 /// there are more, those pairs are in `panel` afterwards.
 ///
 /// # Panics
-/// Where `left` is too short for the shape of `out`, `out` is wider than the panel, or a row of it is not contiguous, or
-/// `panel` is too short and there are more than [`MOST_ROWS`].
+/// Where `left` is too short for the shape of `out`, `out` is wider than the panel, a row of it is not contiguous, or
+/// `panel` is needed and too short.
 #[inline(always)]
 pub(crate) fn multiply_first<I: Isa, L: Meets<Pair>>(
     isa: I,
@@ -188,9 +188,7 @@ unsafe fn sum<I: Isa, L: Meets<Pair>, const MR: usize, const NV: usize>(
         for part in 0..NV / 2 {
             let vectors = isa.load_compact(step, &right.exponents, part);
             if let Some(kept) = &mut kept {
-                for (v, vector) in [part, NV / 2 + part].into_iter().zip(vectors) {
-                    isa.store_pairs(vector, &mut kept[v * I::LANES..]);
-                }
+                put_part(isa, vectors, part, kept);
             }
             // SAFETY: the caller vouches.
             unsafe { add(isa, left, rows, vectors, part, &mut running) };
