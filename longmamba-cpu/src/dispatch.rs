@@ -114,6 +114,15 @@ impl Cpu {
         }
     }
 
+    /// Whether products of pairs of `bf16` are faster than those of floats.
+    pub(crate) fn has_fast_pairs(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Bf16(isa) => isa.has_fast_pairs(),
+            _ => false,
+        }
+    }
+
     /// Runs `kernel`, compiled for this instruction set, on the calling thread.
     #[inline]
     pub(crate) fn call<K: Kernel>(self, kernel: K) -> K::Out {

@@ -37,11 +37,6 @@ pub(crate) const MOST_LANES: usize = 16;
 /// Bytes of a cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 
-/// How far ahead memory is asked for by who reads much of it in order: as much as comes within the time that it
-/// takes to come. By itself a Zen 3 core asks for too little; half or twice as much is nearly as good
-/// (`benches/record/2026-11-29-cpu-zen3.md`).
-const AHEAD: usize = 2048;
-
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IsaKind {
@@ -408,10 +403,18 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         let _ = address;
     }
 
-    /// Asks for what lies [`AHEAD`] bytes after `address`, which someone who reads on from here will need.
+    /// The same, for the second cache: for what is needed later.
+    #[inline(always)]
+    fn prefetch_for_later<T>(self, address: *const T) {
+        self.prefetch(address);
+    }
+
+    /// Asks for what lies some KiB after `address`, which someone who reads on from here will need: as much as comes
+    /// within the time that it takes to come. By itself a Zen 3 core asks for too little; half or twice as much is nearly
+    /// as good there (`benches/record/2026-11-29-cpu-zen3.md`).
     #[inline(always)]
     fn ask_ahead<T>(self, address: *const T) {
-        self.prefetch(address.wrapping_byte_add(AHEAD));
+        self.prefetch(address.wrapping_byte_add(2048));
     }
 
     /// Asks for every cache line of `row`.

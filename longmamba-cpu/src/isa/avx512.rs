@@ -56,10 +56,27 @@ impl Avx512<true> {
         self.amx.is_some()
     }
 
+    /// Whether products of pairs are faster than those of floats. AMD's processors take a pair in the time of a float,
+    /// and AMX takes tiles of them. But Intel's cores begin such an instruction every two cycles, and two multiply-adds
+    /// of floats every cycle: there pairs have half the rate, which was measured on Xeons with their AMX hidden
+    /// (`benches/record/`, `2026-11-30-cpu-xeon.md`).
+    pub(crate) fn has_fast_pairs(self) -> bool {
+        self.has_amx() || is_amd()
+    }
+
     /// The token for kernels that have no use for BF16.
     pub(crate) fn without_bf16(self) -> Avx512<false> {
         Avx512 { amx: None }
     }
+}
+
+/// Whether AMD made the processor.
+fn is_amd() -> bool {
+    // SAFETY: every processor of 64 bits has the instruction and its first leaf.
+    #[allow(unused_unsafe, reason = "safe in newer compilers")]
+    let leaf = unsafe { __cpuid(0) };
+    let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+    name.as_flattened() == b"AuthenticAMD"
 }
 
 #[inline(never)]
@@ -269,6 +286,17 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     fn prefetch<T>(self, address: *const T) {
         // SAFETY: a hint never faults, whatever the address; every x86-64 has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_for_later<T>(self, address: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+    /// To an Intel core 8 KiB are 8 to 15 % better than 2 in tokens a second (`benches/record/2026-11-30-cpu-xeon.md`), and to
+    /// one of Zen 5 no difference (`2026-11-29-cpu-zen5.md`).
+    #[inline(always)]
+    fn ask_ahead<T>(self, address: *const T) {
+        self.prefetch_for_later(address.wrapping_byte_add(8192));
     }
     #[inline(always)]
     fn load_compact(self, step: &Step, exponents: &[u8; 16], part: usize) -> [__m512i; 2] {
