@@ -14,6 +14,7 @@
 //! `out` at the end (see [`Ending`]): how the rows and columns are cut into tiles cannot be seen in the result.
 
 pub(crate) mod blocks;
+mod coming;
 mod factor;
 mod few;
 mod multiples;
@@ -22,6 +23,7 @@ use super::{Isa, IsaKind, LINE_BYTES};
 use crate::dispatch::{Block, Kernel, RowsMut};
 use crate::isa::amx::Tiles;
 pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
+pub(crate) use coming::Coming;
 pub(crate) use factor::{Factor, Floats, Meets};
 pub(crate) use few::{MOST_ROWS, multiply_first};
 use multiples::Multiples;
@@ -133,6 +135,9 @@ macro_rules! each_row {
 }
 use each_row;
 
+/// Steps of k between asking for something that comes later.
+const STRETCH: usize = 32;
+
 /// Tiles of so few rows wait for `right` to come from memory.
 pub(crate) const FEW: usize = 4;
 
@@ -153,7 +158,21 @@ pub(crate) fn multiply<I: Isa, L: Meets<F>, F: Factor>(
     out: &mut Block<'_, f32, 2>,
     ending: impl Ending,
 ) {
-    isa.call(Multiply { left, right, depth, out, ending });
+    isa.call(Multiply { left, right, depth, out, ending, coming: Coming::NOTHING });
+}
+
+/// [`multiply`] by one panel, while `coming` is asked for, where rows are so many that the way to memory is free.
+#[inline(always)]
+pub(crate) fn multiply_before<I: Isa, L: Meets<F>, F: Factor>(
+    isa: I,
+    left: Left<'_, L>,
+    right: Right<'_, F>,
+    depth: usize,
+    out: &mut Block<'_, f32, 2>,
+    ending: impl Ending,
+    coming: Coming,
+) {
+    isa.call(Multiply { left, right, depth, out, ending, coming });
 }
 
 /// The arguments of [`multiply`].
@@ -163,6 +182,7 @@ struct Multiply<'a, 'o, L, F, E> {
     depth: usize,
     out: &'a mut Block<'o, f32, 2>,
     ending: E,
+    coming: Coming,
 }
 
 impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
@@ -171,7 +191,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Multiply { left, right, depth, out, ending } = self;
+        let Multiply { left, right, depth, out, ending, coming } = self;
         let [rows, columns] = out.shape();
         if rows == 0 || columns == 0 {
             return;
@@ -188,7 +208,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
         if let (Some(amx), Some((left, right))) = (isa.amx(), blocks::pairs(left, right)) {
             return blocks::multiply(isa, amx, left, right, depth, out, ending);
         }
-        let product = Product { left, right, depth, ending };
+        let product = Product { left, right, depth, ending, coming };
         // Register tiles: 16 registers hold 6 × 2 sums, 2 vectors of `right` and 1 of `left`; 32 hold
         // 24 sums. NEON has short vectors, so its tile is wide rather than high.
         // SAFETY: all elements of both factors up to the last were just shown to be inside the slices.
@@ -217,6 +237,7 @@ struct Product<'a, L, F, E> {
     right: Right<'a, F>,
     depth: usize,
     ending: E,
+    coming: Coming,
 }
 
 impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
@@ -294,7 +315,12 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         column: usize,
         width: usize,
     ) {
-        let Product { left, right, depth, ending } = *self;
+        let Product { left, right, depth, ending, coming } = *self;
+        // A few rows need all that memory gives now.
+        let coming = match const { MR > FEW } {
+            true => coming.part(row / MR, out.shape()[0] / MR),
+            false => Coming::NOTHING,
+        };
         let mut sums = [[isa.zero(); NV]; MR];
         // A narrow tile loads whole vectors all the same, as long as they end inside the slice: the
         // lanes past `width` hold the next row's columns and are never stored.
@@ -312,9 +338,13 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
             unsafe {
                 let l = left.data.as_ptr().add(row * left.row_stride);
                 let rows = Multiples::new::<I, L, MR>(left.row_stride);
-                if whole > 0 {
-                    let r = right.data.as_ptr().add(column);
-                    sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, whole, &mut sums);
+                let stretches = whole.div_ceil(STRETCH);
+                for stretch in 0..stretches {
+                    coming.part(stretch, stretches).ask(isa);
+                    let k = stretch * STRETCH;
+                    let r = right.data.as_ptr().add(k * right.depth_stride + column);
+                    let (l, len) = (l.add(k), STRETCH.min(whole - k));
+                    sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, len, &mut sums);
                 }
                 for k in whole..depth {
                     let mut line = [F::ZERO; MAX_COLUMNS];

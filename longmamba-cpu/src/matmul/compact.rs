@@ -5,7 +5,7 @@ use super::weights::{Panels, Part, Weights};
 use crate::check;
 use crate::dispatch::{Block, Cpu};
 use crate::isa::compact::{COLUMNS, Pairs, Patch, Step, Steps, exponents, places, step};
-use crate::isa::tile::{Add, Left, Meets, multiply_first};
+use crate::isa::tile::{Add, Coming, Left, Meets, multiply_first};
 use crate::isa::{Isa, IsaKind, Pair};
 use half::bf16;
 use longmamba_core::{Error, Result, View};
@@ -238,14 +238,14 @@ impl Panels<f32> for CompactPanels<'_> {
     }
 
     #[inline(always)]
-    fn panel<'p, I: Isa>(
-        &'p self,
-        isa: I,
-        room: &'p mut [f32],
-        Part { output, first, len, .. }: Part,
-    ) -> &'p [f32] {
-        // A stretch begins with a vector's lanes, whose number is even.
-        self.stretch(output, first / 2, len.div_ceil(2)).widen(isa, room);
-        &room[..len * COLUMNS]
+    fn panel<'p, I: Isa>(&'p self, isa: I, room: &'p mut [f32], part: Part) -> &'p [f32] {
+        let Part { output, first, len, .. } = part.pairs();
+        self.stretch(output, first, len).widen(isa, room);
+        &room[..part.len * COLUMNS]
+    }
+
+    fn coming(&self, part: Part) -> Coming {
+        let Part { output, first, len, .. } = part.pairs();
+        Coming::after(self.stretch(output, first, len).steps)
     }
 }

@@ -5,7 +5,7 @@ use super::operand::Operand;
 use super::weights::{Dense, Panels, Part, Weights};
 use crate::check;
 use crate::dispatch::{Cpu, Kernel};
-use crate::isa::tile::{Factor, tile_columns};
+use crate::isa::tile::{Coming, Factor, tile_columns};
 use crate::isa::{Isa, MOST_LANES, Pair};
 use crate::widen::Weight;
 use bytemuck::Pod;
@@ -232,6 +232,13 @@ impl<'a, F> PackedPanels<'a, F> {
     fn new(data: &'a [F], [outputs, inputs]: [usize; 2], columns: usize, depth: usize) -> Self {
         PackedPanels { data, outputs, inputs, columns, depth }
     }
+
+    /// A part of them.
+    #[inline(always)]
+    fn part(&self, Part { output, first, len, .. }: Part) -> &'a [F] {
+        let start = (output / self.columns * self.depth + first) * self.columns;
+        &self.data[start..][..len * self.columns]
+    }
 }
 
 impl<F: Factor> Weights for PackedPanels<'_, F> {
@@ -261,14 +268,12 @@ impl<F: Factor> Panels<F> for PackedPanels<'_, F> {
     }
 
     #[inline(always)]
-    fn panel<'p, I: Isa>(
-        &'p self,
-        _: I,
-        _: &'p mut [F],
-        Part { output, first, len, .. }: Part,
-    ) -> &'p [F] {
-        let start = (output / self.columns * self.depth + first) * self.columns;
-        &self.data[start..][..len * self.columns]
+    fn panel<'p, I: Isa>(&'p self, _: I, _: &'p mut [F], part: Part) -> &'p [F] {
+        self.part(part)
+    }
+
+    fn coming(&self, part: Part) -> Coming {
+        Coming::after(self.part(part))
     }
 }
 
@@ -280,10 +285,7 @@ impl Panels<f32> for PackedPanels<'_, Pair> {
 
     #[inline(always)]
     fn panel<'p, I: Isa>(&'p self, isa: I, room: &'p mut [f32], part: Part) -> &'p [f32] {
-        let columns = self.columns;
-        // A stretch begins with a vector's lanes, whose number is even.
-        let part = Part { first: part.first / 2, len: part.len.div_ceil(2), ..part };
-        let panel = Panels::<Pair>::panel(self, isa, &mut [], part);
+        let (columns, panel) = (self.columns, self.part(part.pairs()));
         for (pairs, rows) in panel.chunks_exact(columns).zip(room.chunks_exact_mut(2 * columns)) {
             let (first, second) = rows.split_at_mut(columns);
             for j in (0..columns).step_by(I::LANES) {
@@ -298,5 +300,8 @@ impl Panels<f32> for PackedPanels<'_, Pair> {
             }
         }
         room
+    }
+    fn coming(&self, part: Part) -> Coming {
+        Coming::after(self.part(part.pairs()))
     }
 }

@@ -4,7 +4,7 @@
 use super::operand::Operand;
 use crate::check;
 use crate::dispatch::Block;
-use crate::isa::tile::{Add, Factor, Left, Meets, tile_columns};
+use crate::isa::tile::{Add, Coming, Factor, Left, Meets, tile_columns};
 use crate::isa::{Isa, LINE_BYTES};
 use crate::widen::Weight;
 use longmamba_core::View;
@@ -50,6 +50,14 @@ pub(super) struct Part {
     pub(super) len: usize,
 }
 
+impl Part {
+    /// The same part, of floats, in pairs: it begins with a vector's lanes, whose number is even.
+    #[inline(always)]
+    pub(super) fn pairs(self) -> Part {
+        Part { first: self.first / 2, len: self.len.div_ceil(2), ..self }
+    }
+}
+
 /// Weights that come in panels of factors `F`.
 pub(super) trait Panels<F: Factor>: Weights {
     /// Whether panels are there and need no room: work can then be cut into small pieces.
@@ -63,6 +71,12 @@ pub(super) trait Panels<F: Factor>: Weights {
     /// A part of the weights: element `k · columns + j` is factor `first + k` of output `output + j`. Zeros up to whole
     /// vectors. `first` is a multiple of `LANES`. `room` is for panels that are made anew.
     fn panel<'p, I: Isa>(&'p self, isa: I, room: &'p mut [F], part: Part) -> &'p [F];
+
+    /// What is read for the panel after this part.
+    fn coming(&self, part: Part) -> Coming {
+        let _ = part;
+        Coming::NOTHING
+    }
 
     /// What [`panel`](Panels::panel) gives, and for how many of the first rows the product with it was taken on the way. If
     /// that is all of them, there may be no panel.

@@ -41,6 +41,7 @@ fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
             depth,
             out: &mut Block::new(ViewMut::with_layout(&mut out, layout).unwrap()),
             ending: Add(accumulate),
+            coming: Coming::after(&r),
         });
         for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
             let (i, j) = (at / (columns + 1), at % (columns + 1));
@@ -98,8 +99,8 @@ fn twice(cpu: Cpu, [rows, columns, depth]: [usize; 3], missing: [usize; 2]) {
         depth,
     };
     let mut out = vec![0.0; rows * columns];
-    let mut block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
-    cpu.call(Multiply { left, right, depth, out: &mut block, ending });
+    let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
+    cpu.call(Multiply { left, right, depth, out: block, ending, coming: Coming::NOTHING });
     for (at, &found) in out.iter().enumerate() {
         let (i, j) = (at / columns, at % columns);
         let expected: f32 = (0..depth).map(|k| l[i * (depth + 1) + k] * r[k * width + j]).sum();
@@ -142,6 +143,7 @@ fn short_factors_are_refused() {
         depth: 3,
         out: &mut Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
         ending: Add(false),
+        coming: Coming::NOTHING,
     });
 }
 
@@ -173,9 +175,10 @@ fn check_pairs(cpu: Cpu, [rows, columns, depth]: [usize; 3], twice: bool) {
     let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
     if twice {
         let ending = Second { left, right, depth };
-        cpu.call(Multiply { left, right, depth, out: block, ending });
+        cpu.call(Multiply { left, right, depth, out: block, ending, coming: Coming::NOTHING });
     } else {
-        cpu.call(Multiply { left, right, depth, out: block, ending: Add(true) });
+        let coming = Coming::after(&r);
+        cpu.call(Multiply { left, right, depth, out: block, ending: Add(true), coming });
     }
     for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
         let (i, j) = (at / columns, at % columns);
