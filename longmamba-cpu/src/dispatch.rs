@@ -4,10 +4,12 @@
 //! was written in, so dispatch happens inside each parallel task: one predictable branch for a task
 //! of many channels or rows.
 
+mod awake;
 mod parallel;
 mod scratch;
 mod split;
 
+pub use awake::keep_awake;
 pub(crate) use parallel::{Cut, Divide, block_cut, block_units, parallel, parallel_shared, pieces};
 pub use scratch::Scratch;
 pub(crate) use scratch::{Scratched, Slots};

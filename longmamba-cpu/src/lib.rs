@@ -35,7 +35,7 @@ mod widen;
 
 pub use attention::{AttentionArgs, KV_PAGE, KvPage};
 pub use conv1d::causal_conv1d;
-pub use dispatch::{Cpu, Scratch};
+pub use dispatch::{Cpu, Scratch, keep_awake};
 pub use elementwise::Activation;
 pub use isa::IsaKind;
 pub use matmul::{Accumulate, Packed};

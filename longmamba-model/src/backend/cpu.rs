@@ -133,9 +133,9 @@ impl Backend for CpuBackend {
 
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
-            Some(pool) => pool.install(work),
+            Some(pool) => pool.install(|| longmamba_cpu::keep_awake(work)),
             // From outside of a pool every stage would have to wake it up.
-            None => rayon::scope(|_| work()),
+            None => rayon::scope(|_| longmamba_cpu::keep_awake(work)),
         }
     }
 
