@@ -18,8 +18,9 @@ mod coming;
 mod factor;
 mod few;
 mod multiples;
+mod sum;
 
-use super::{Isa, IsaKind, LINE_BYTES};
+use super::{Isa, IsaKind};
 use crate::dispatch::{Block, Kernel, RowsMut};
 use crate::isa::amx::Tiles;
 pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
@@ -27,6 +28,7 @@ pub(crate) use coming::Coming;
 pub(crate) use factor::{Factor, Floats, Meets};
 pub(crate) use few::{MOST_ROWS, multiply_first};
 use multiples::Multiples;
+use sum::{step, sum};
 
 /// The left factor, `[rows, depth]`: element `[i, k]` is `data[i · row_stride + k]`.
 #[derive(Clone, Copy)]
@@ -110,16 +112,6 @@ pub(crate) const fn tile_columns<I: Isa>() -> usize {
         }
 }
 
-/// Steps of k between looking whether there are more. They save instructions, for which a multiply-add of 16 lanes
-/// leaves time enough; and there the compiler would load the values of all four steps first, for which there are
-/// no registers.
-const fn unrolled<I: Isa>() -> usize {
-    match I::KIND {
-        IsaKind::Avx2 => 4,
-        IsaKind::Scalar | IsaKind::Neon | IsaKind::Avx512 | IsaKind::Avx512Bf16 | IsaKind::Amx => 1,
-    }
-}
-
 /// `body` with `i` from 0 to `count` - 1, at most 12 times. A loop that the compiler does not unroll would pick its
 /// row of sums from memory, and they would all go there first.
 macro_rules! each_row {
@@ -158,12 +150,14 @@ pub(crate) fn multiply<I: Isa, L: Meets<F>, F: Factor>(
     out: &mut Block<'_, f32, 2>,
     ending: impl Ending,
 ) {
-    isa.call(Multiply { left, right, depth, out, ending, coming: Coming::NOTHING });
+    let coming = Coming::NOTHING;
+    isa.call(Multiply::<_, _, _, false> { left, right, depth, out, ending, coming });
 }
 
-/// [`multiply`] by one panel, while `coming` is asked for, where rows are so many that the way to memory is free.
+/// [`multiply`] by one panel that comes from memory. A few rows wait for that, and ask for it ahead; many leave the way
+/// free, and ask for what is `coming` after it.
 #[inline(always)]
-pub(crate) fn multiply_before<I: Isa, L: Meets<F>, F: Factor>(
+pub(crate) fn multiply_streamed<I: Isa, L: Meets<F>, F: Factor>(
     isa: I,
     left: Left<'_, L>,
     right: Right<'_, F>,
@@ -172,11 +166,11 @@ pub(crate) fn multiply_before<I: Isa, L: Meets<F>, F: Factor>(
     ending: impl Ending,
     coming: Coming,
 ) {
-    isa.call(Multiply { left, right, depth, out, ending, coming });
+    isa.call(Multiply::<_, _, _, true> { left, right, depth, out, ending, coming });
 }
 
-/// The arguments of [`multiply`].
-struct Multiply<'a, 'o, L, F, E> {
+/// The arguments of [`multiply`] or, where the right factor is `STREAMED`, of [`multiply_streamed`].
+struct Multiply<'a, 'o, L, F, E, const STREAMED: bool> {
     left: Left<'a, L>,
     right: Right<'a, F>,
     depth: usize,
@@ -185,7 +179,9 @@ struct Multiply<'a, 'o, L, F, E> {
     coming: Coming,
 }
 
-impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
+impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Kernel
+    for Multiply<'_, '_, L, F, E, STREAMED>
+{
     type Out = ();
     const PAIRS: bool = L::PAIRS;
 
@@ -208,7 +204,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Kernel for Multiply<'_, '_, L, F, E> {
         if let (Some(amx), Some((left, right))) = (isa.amx(), blocks::pairs(left, right)) {
             return blocks::multiply(isa, amx, left, right, depth, out, ending);
         }
-        let product = Product { left, right, depth, ending, coming };
+        let product = Product::<_, _, _, STREAMED> { left, right, depth, ending, coming };
         // Register tiles: 16 registers hold 6 × 2 sums, 2 vectors of `right` and 1 of `left`; 32 hold
         // 24 sums. NEON has short vectors, so its tile is wide rather than high.
         // SAFETY: all elements of both factors up to the last were just shown to be inside the slices.
@@ -232,7 +228,7 @@ fn offset(i: usize, stride: usize, k: usize) -> Option<usize> {
 
 /// [`Multiply`] after its checks: every element of `left` and `right` that the shape of the result asks for is
 /// inside its slice. The unsafe methods rely on that for the same result.
-struct Product<'a, L, F, E> {
+struct Product<'a, L, F, E, const STREAMED: bool> {
     left: Left<'a, L>,
     right: Right<'a, F>,
     depth: usize,
@@ -240,7 +236,7 @@ struct Product<'a, L, F, E> {
     coming: Coming,
 }
 
-impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
+impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, E, STREAMED> {
     /// Cuts the columns into panels: `NV` vectors wide while at least half of that is left, then one.
     ///
     /// # Safety
@@ -288,6 +284,11 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
                 self.tile::<I, MR, NV>(isa, out, row, column, width);
                 row += MR;
             }
+            // Four rows begin a sum just when the one before it ends; eight have time to spare.
+            if const { MR > 8 } && rows - row >= 8 {
+                self.tile::<I, 8, NV>(isa, out, row, column, width);
+                row += 8;
+            }
             while rows - row >= 4 {
                 self.tile::<I, 4, NV>(isa, out, row, column, width);
                 row += 4;
@@ -316,8 +317,7 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
         width: usize,
     ) {
         let Product { left, right, depth, ending, coming } = *self;
-        // A few rows need all that memory gives now.
-        let coming = match const { MR > FEW } {
+        let coming = match const { STREAMED && MR > FEW } {
             true => coming.part(row / MR, out.shape()[0] / MR),
             false => Coming::NOTHING,
         };
@@ -344,13 +344,14 @@ impl<L: Meets<F>, F: Factor, E: Ending> Product<'_, L, F, E> {
                     let k = stretch * STRETCH;
                     let r = right.data.as_ptr().add(k * right.depth_stride + column);
                     let (l, len) = (l.add(k), STRETCH.min(whole - k));
-                    sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, len, &mut sums);
+                    let stride = right.depth_stride;
+                    sum::<I, L, F, MR, NV, STREAMED>(isa, l, rows, r, stride, len, &mut sums);
                 }
                 for k in whole..depth {
                     let mut line = [F::ZERO; MAX_COLUMNS];
                     let from = k * right.depth_stride + column;
                     line[..width].copy_from_slice(&right.data[from..from + width]);
-                    step::<I, L, F, MR, NV>(isa, l.add(k), rows, line.as_ptr(), &mut sums);
+                    step::<I, L, F, MR, NV, false>(isa, l.add(k), rows, line.as_ptr(), &mut sums);
                 }
             }
         }
@@ -424,81 +425,7 @@ pub(crate) fn add_product<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const
         let l = left.data.as_ptr().add(row * left.row_stride);
         let r = right.data.as_ptr().add(column);
         let rows = Multiples::new::<I, L, MR>(left.row_stride);
-        sum::<I, L, F, MR, NV>(isa, l, rows, r, right.depth_stride, depth, sums);
-    }
-}
-
-/// The loop that all the time is spent in: `sums[i][v] += Σ_k l[i, k] · r[k, v]`.
-///
-/// # Safety
-/// `l` must be valid for reading at `k` and `rows.times(i)` bytes on, and `r` for reading `NV` vectors at
-/// `k · r_stride`, for all `i < MR` and `k < depth`.
-#[inline(always)]
-unsafe fn sum<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
-    isa: I,
-    l: *const L,
-    rows: Multiples,
-    r: *const F,
-    r_stride: usize,
-    depth: usize,
-    sums: &mut Sums<I, MR, NV>,
-) {
-    // A copy of its own stays in registers whatever becomes of the sums afterwards.
-    let mut running = *sums;
-    let (mut l, mut r) = (l, r);
-    let mut remaining = depth;
-    let steps = const { unrolled::<I>() };
-    let next = Multiples::new::<I, F, 4>(r_stride);
-    while remaining >= steps {
-        for j in 0..steps {
-            // SAFETY: the caller vouches for `depth` steps, of which these are the next.
-            unsafe {
-                let (l, r) = (l.add(j), r.byte_add(next.times(j)));
-                step::<I, L, F, MR, NV>(isa, l, rows, r, &mut running);
-            }
-        }
-        l = l.wrapping_add(steps);
-        r = r.wrapping_byte_add(next.times(steps));
-        remaining -= steps;
-    }
-    for _ in 0..remaining {
-        // SAFETY: as above.
-        unsafe { step::<I, L, F, MR, NV>(isa, l, rows, r, &mut running) };
-        l = l.wrapping_add(1);
-        r = r.wrapping_byte_add(next.times(1));
-    }
-    *sums = running;
-}
-
-/// One k of [`sum`].
-///
-/// # Safety
-/// As there, with `l` and `r` at this k.
-#[inline(always)]
-unsafe fn step<I: Isa, L: Meets<F>, F: Factor, const MR: usize, const NV: usize>(
-    isa: I,
-    l: *const L,
-    rows: Multiples,
-    r: *const F,
-    sums: &mut [[I::V; NV]; MR],
-) {
-    let mut right = [F::ZERO.splat(isa); NV];
-    for (v, right) in right.iter_mut().enumerate() {
-        // SAFETY: the caller vouches.
-        unsafe {
-            let r = r.add(v * I::LANES);
-            *right = F::load_ptr(isa, r);
-            if const { MR <= FEW } && (v * I::LANES * size_of::<F>()).is_multiple_of(LINE_BYTES) {
-                isa.ask_ahead(r);
-            }
-        }
-    }
-    for (i, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller vouches.
-        let left = unsafe { L::splat_ptr(isa, l.byte_add(rows.times(i))) };
-        for (sum, &right) in sums.iter_mut().zip(&right) {
-            *sum = L::multiply_add(isa, left, right, *sum);
-        }
+        sum::<I, L, F, MR, NV, false>(isa, l, rows, r, right.depth_stride, depth, sums);
     }
 }
 

@@ -8,7 +8,7 @@ use super::PREFILL_ROWS;
 use super::weights::{Panels, Part};
 use crate::check;
 use crate::dispatch::{Block, Cpu, Divide, Kernel, Slots, parallel, parallel_shared, pieces};
-use crate::isa::tile::{Add, Factor, Left, Meets, Right, multiply_before};
+use crate::isa::tile::{Add, Factor, Left, Meets, Right, multiply_streamed};
 use crate::isa::{Isa, MOST_LANES};
 use longmamba_core::View;
 
@@ -171,7 +171,7 @@ fn product<I: Isa, W: Panels<F>, L: Meets<F>, F: Factor>(
                 let right = Right { data: panel, depth_stride: columns };
                 let mut out = out.matrix_mut([done, 0], 0, [rows, count]);
                 let (left, coming) = (Left { data, ..left }, w.coming(part));
-                multiply_before(isa, left, right, len, &mut out, ending, coming);
+                multiply_streamed(isa, left, right, len, &mut out, ending, coming);
             }
             first += len;
         }

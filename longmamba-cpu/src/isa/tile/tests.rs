@@ -35,7 +35,7 @@ fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
     for accumulate in [false, true] {
         let before = integers(layout.span(), 3);
         let mut out = before.clone();
-        cpu.call(Multiply {
+        cpu.call(Multiply::<_, _, _, true> {
             left: Left { data: &l, row_stride },
             right: Right { data: &r, depth_stride },
             depth,
@@ -100,7 +100,14 @@ fn twice(cpu: Cpu, [rows, columns, depth]: [usize; 3], missing: [usize; 2]) {
     };
     let mut out = vec![0.0; rows * columns];
     let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
-    cpu.call(Multiply { left, right, depth, out: block, ending, coming: Coming::NOTHING });
+    cpu.call(Multiply::<_, _, _, false> {
+        left,
+        right,
+        depth,
+        out: block,
+        ending,
+        coming: Coming::NOTHING,
+    });
     for (at, &found) in out.iter().enumerate() {
         let (i, j) = (at / columns, at % columns);
         let expected: f32 = (0..depth).map(|k| l[i * (depth + 1) + k] * r[k * width + j]).sum();
@@ -137,7 +144,7 @@ fn a_short_right_factor_is_not_added() {
 #[should_panic(expected = "right factor is too short")]
 fn short_factors_are_refused() {
     let (data, mut out) = ([0.0; 8], [0.0; 4]);
-    Cpu::new().call(Multiply {
+    Cpu::new().call(Multiply::<_, _, _, false> {
         left: Left { data: &data, row_stride: 3 },
         right: Right { data: &data, depth_stride: 4 },
         depth: 3,
@@ -175,10 +182,24 @@ fn check_pairs(cpu: Cpu, [rows, columns, depth]: [usize; 3], twice: bool) {
     let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
     if twice {
         let ending = Second { left, right, depth };
-        cpu.call(Multiply { left, right, depth, out: block, ending, coming: Coming::NOTHING });
+        cpu.call(Multiply::<_, _, _, false> {
+            left,
+            right,
+            depth,
+            out: block,
+            ending,
+            coming: Coming::NOTHING,
+        });
     } else {
         let coming = Coming::after(&r);
-        cpu.call(Multiply { left, right, depth, out: block, ending: Add(true), coming });
+        cpu.call(Multiply::<_, _, _, true> {
+            left,
+            right,
+            depth,
+            out: block,
+            ending: Add(true),
+            coming,
+        });
     }
     for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
         let (i, j) = (at / columns, at % columns);
