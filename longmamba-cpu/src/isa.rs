@@ -48,7 +48,7 @@ pub enum IsaKind {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL, sixteen lanes.
     Avx512,
-    /// The same with AVX-512 BF16: products of `bf16` pairs at twice the rate.
+    /// The same with AVX-512 BF16: products of `bf16` pairs, on AMD's processors at twice the rate.
     Avx512Bf16,
     /// The same with AMX for `bf16`, under Linux: products of pairs in tiles of 16 × 16, at many times the rate.
     Amx,

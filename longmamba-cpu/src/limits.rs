@@ -136,14 +136,14 @@ impl Limits {
             let shared = floats >= NEAR * threads * 64;
             let time = fastest(effort, || {
                 if shared {
-                    data[..floats]
-                        .par_chunks(floats.div_ceil(threads))
-                        .for_each(|part| cpu.call(peak::Read(part, 1)));
+                    data[..floats].par_chunks(floats.div_ceil(threads)).for_each(|data| {
+                        cpu.call(peak::Read { data, times: 1, from_afar: true });
+                    });
                 } else {
-                    let times = (1 << 22) / floats;
-                    (0..threads)
-                        .into_par_iter()
-                        .for_each(|_| cpu.call(peak::Read(&data[..floats], times)));
+                    let (data, times) = (&data[..floats], (1 << 22) / floats);
+                    (0..threads).into_par_iter().for_each(|_| {
+                        cpu.call(peak::Read { data, times, from_afar: false });
+                    });
                 }
             });
             let factor = if shared { 1 } else { threads * ((1 << 22) / floats) };

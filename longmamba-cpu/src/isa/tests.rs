@@ -251,3 +251,19 @@ fn continuous_integration_has_avx2() {
         assert!(Cpu::with_isa(IsaKind::Avx2).is_some(), "AVX2 did not run");
     }
 }
+
+/// Pairs are faster with AMX and, without it, on AMD's processors only.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn who_made_the_processor_decides_about_pairs() {
+    let info = std::fs::read_to_string("/proc/cpuinfo").expect("Linux tells");
+    let amd = info.lines().any(|l| l.starts_with("vendor_id") && l.ends_with("AuthenticAMD"));
+    for cpu in Cpu::available() {
+        let expected = match cpu.isa() {
+            IsaKind::Amx => true,
+            IsaKind::Avx512Bf16 => amd,
+            _ => false,
+        };
+        assert_eq!(cpu.has_fast_bf16(), expected, "{}", cpu.isa());
+    }
+}

@@ -15,8 +15,13 @@ pub(super) struct Floats(pub(super) usize);
 /// The same of pairs of `bf16`.
 pub(super) struct Pairs(pub(super) usize);
 
-/// Reads all of the data so many times.
-pub(super) struct Read<'a>(pub(super) &'a [f32], pub(super) usize);
+/// Reads all of the data so many times. What comes from afar is asked for ahead, as products with one row do: from memory
+/// that is faster, and from a core's own caches slower.
+pub(super) struct Read<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) times: usize,
+    pub(super) from_afar: bool,
+}
 
 impl Kernel for Floats {
     type Out = f64;
@@ -63,14 +68,16 @@ impl Kernel for Read<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for _ in 0..self.1 {
-            let data = black_box(self.0);
-            // The largest of all: it needs no arithmetic that could be in the way. Asking ahead, as products with
-            // one row do, is faster from memory.
+        let Read { data, times, from_afar } = self;
+        for _ in 0..times {
+            let data = black_box(data);
+            // The largest of all: it needs no arithmetic that could be in the way.
             let mut largest = [isa.zero(); 4];
             for part in data.chunks_exact(4 * I::LANES) {
-                for line in (0..size_of_val(part)).step_by(LINE_BYTES) {
-                    isa.ask_ahead(part.as_ptr().wrapping_byte_add(line));
+                if from_afar {
+                    for line in (0..size_of_val(part)).step_by(LINE_BYTES) {
+                        isa.ask_ahead(part.as_ptr().wrapping_byte_add(line));
+                    }
                 }
                 for (v, largest) in largest.iter_mut().enumerate() {
                     *largest = isa.max(isa.load(&part[v * I::LANES..]), *largest);
