@@ -10,7 +10,7 @@ use crate::dispatch::{
     Block, Cpu, Cut, Divide, Kernel, Scratch, Slots, block_cut, block_units, parallel, pieces,
 };
 use crate::isa::Isa;
-use crate::isa::tile::{Add, Left, Right, multiply};
+use crate::isa::tile::{Add, Coming, Left, Right, multiply_streamed};
 use crate::math::exp_nonpositive;
 use longmamba_core::{AlignedVec, Error, Layout, Result, View, ViewMut};
 
@@ -243,7 +243,8 @@ impl Attend<'_> {
             let keys = &page.keys[kv_head * head_dim * KV_PAGE + from..];
             let right = Right { data: keys, depth_stride: KV_PAGE };
             let mut block = view(scores, [count, to - from], KV_PAGE);
-            multiply(isa, queries, right, head_dim, &mut block, Add(false));
+            let (ending, coming) = (Add(false), Coming::NOTHING);
+            multiply_streamed(isa, queries, right, head_dim, &mut block, ending, coming);
             for r in 0..count {
                 // What this query sees of the columns.
                 let p = position + r;
@@ -261,14 +262,8 @@ impl Attend<'_> {
             let left = Left { data: scores, row_stride: KV_PAGE };
             let values = &page.values[from * page.width() + kv_head * head_dim..];
             let right = Right { data: values, depth_stride: page.width() };
-            multiply(
-                isa,
-                left,
-                right,
-                to - from,
-                &mut view(sums, [count, head_dim], head_dim),
-                Add(true),
-            );
+            let mut block = view(sums, [count, head_dim], head_dim);
+            multiply_streamed(isa, left, right, to - from, &mut block, Add(true), coming);
         }
         for r in 0..count {
             let out = self.out.row_mut([row + r, head, 0], head_dim);

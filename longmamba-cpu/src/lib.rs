@@ -3,7 +3,8 @@
 //! All kernels are methods of [`Cpu`], the processor's verified instruction set; the functions of the
 //! scans and the convolution at the root use the best one. They take the checked arguments of
 //! `longmamba-core`, run on the current rayon pool, and allocate nothing beyond the [`Scratch`] that
-//! the caller keeps.
+//! the caller keeps. Who calls one after the other keeps the pool's threads from falling asleep in between with
+//! [`keep_awake`].
 //!
 //! Results do not depend on the number of threads. They do depend, within rounding, on the
 //! instruction set.

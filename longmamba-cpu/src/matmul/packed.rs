@@ -301,6 +301,7 @@ impl Panels<f32> for PackedPanels<'_, Pair> {
         }
         room
     }
+
     fn coming(&self, part: Part) -> Coming {
         Coming::after(self.part(part.pairs()))
     }
