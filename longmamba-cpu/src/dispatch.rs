@@ -116,8 +116,9 @@ impl Cpu {
         }
     }
 
-    /// Whether products of pairs of `bf16` are faster than those of floats.
-    pub(crate) fn has_fast_pairs(self) -> bool {
+    /// Whether [`matmul_bf16`](Cpu::matmul_bf16) is faster than [`matmul`](Cpu::matmul) here: with AMX, and with AVX-512
+    /// BF16 on AMD's processors. Intel's cores multiply pairs at half the rate of floats without it.
+    pub fn has_fast_bf16(&self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Bf16(isa) => isa.has_fast_pairs(),

@@ -224,12 +224,6 @@ impl Cpu {
     ) -> Result<()> {
         packed_pairs(*self, x, x.shape(), x.least(), w, out, accumulate, scratch)
     }
-
-    /// Whether [`matmul_bf16`](Cpu::matmul_bf16) is faster than [`matmul`](Cpu::matmul) here: with AMX, and with AVX-512
-    /// BF16 on AMD's processors. Intel's cores multiply pairs at half the rate of floats without it.
-    pub fn has_fast_bf16(&self) -> bool {
-        self.has_fast_pairs()
-    }
 }
 
 fn matmul<T: Weight>(

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 /// Does `work`, which may use any kernels, while the other threads of the current rayon pool stay awake for its pieces.
 ///
-/// A thread of rayon that finds nothing to do goes to sleep after some 20 µs, and to wake it takes about as long as a
-/// whole stage of a model that reads a single token. So between the stages of a step the other threads look for work
-/// again and again here, as long as `work` takes, but not after 200 µs in which there is none. What they find may be
-/// another's, as always with rayon. Nothing is allocated.
+/// A thread of rayon that has looked for work some thirty times in vain goes to sleep, and a stage of a model that reads
+/// a single token is over before it is awake again. So the other threads look again and again here, as long as `work`
+/// takes, but not after 200 µs in which there is none. What they find may be another's, as always with rayon. Outside of
+/// a pool `work` is just done. Nothing is allocated.
 ///
 /// ```
 /// use longmamba_cpu::keep_awake;
@@ -88,11 +88,10 @@ impl Drop for Ended<'_> {
 impl Watch {
     /// Does what there is to do until the work is done.
     fn keep(&self) {
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        self.begun.fetch_add(1, Ordering::Relaxed);
         if !BUSY.get() {
             busy(|| {
-                let all =
-                    || begun == self.others || self.begun.load(Ordering::Relaxed) == self.others;
+                let all = || self.begun.load(Ordering::Relaxed) == self.others;
                 self.until(START, || false, all);
                 self.until(PATIENCE, || rayon::yield_now() == Some(Yield::Executed), || false);
             });

@@ -58,7 +58,7 @@ impl Avx512<true> {
 
     /// Whether products of pairs are faster than those of floats. AMD's processors take a pair in the time of a float,
     /// and AMX takes tiles of them. But Intel's cores begin such an instruction every two cycles, and two multiply-adds
-    /// of floats every cycle: there pairs have half the rate, which was measured on Xeons with their AMX hidden
+    /// of floats every cycle: there pairs have half the rate, which was measured on a Xeon with its AMX hidden
     /// (`benches/record/`, `2026-11-30-cpu-xeon.md`).
     pub(crate) fn has_fast_pairs(self) -> bool {
         self.has_amx() || is_amd()
@@ -292,8 +292,9 @@ unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
-    /// To an Intel core 8 KiB are 8 to 15 % better than 2 in tokens a second (`benches/record/2026-11-30-cpu-xeon.md`), and to
-    /// one of Zen 5 no difference (`2026-11-29-cpu-zen5.md`).
+    /// To an Intel core this is 8 to 15 % better in tokens a second than 2 KiB and the first cache
+    /// (`benches/record/2026-11-30-cpu-xeon.md`); plain reading is the same on Zen 5, whichever way
+    /// (`2026-11-29-cpu-zen5.md`).
     #[inline(always)]
     fn ask_ahead<T>(self, address: *const T) {
         self.prefetch_for_later(address.wrapping_byte_add(8192));

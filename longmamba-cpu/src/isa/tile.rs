@@ -263,7 +263,7 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
         }
     }
 
-    /// The `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 4, 2 and 1.
+    /// The `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 8, where `MR` is more, 4, 2 and 1.
     ///
     /// # Safety
     /// As [`Product::columns`], and `column + width` must be at most the columns of `out`.

@@ -246,6 +246,7 @@ impl Panels<f32> for CompactPanels<'_> {
 
     fn coming(&self, part: Part) -> Coming {
         let Part { output, first, len, .. } = part.pairs();
-        Coming::after(self.stretch(output, first, len).steps)
+        let start = output / COLUMNS * self.inputs.div_ceil(2) + first;
+        Coming::after(&self.steps[start..][..len])
     }
 }

@@ -17,7 +17,7 @@ use longmamba_core::{
     AlignedVec, ChannelStats, DType, SelectiveScan, SelectiveScanInputs, SelectiveScanOut, Ssd,
     SsdInputs, SsdOut, Tensor, View, ViewMut,
 };
-use longmamba_cpu::{AttentionArgs, IsaKind, KV_PAGE, Quantized, Rotation, Scratch};
+use longmamba_cpu::{AttentionArgs, IsaKind, KV_PAGE, Quantized, Rotation, Scratch, keep_awake};
 pub use matrix::CpuMatrix;
 pub use options::CpuBackend;
 use pages::CpuPages;
@@ -132,10 +132,11 @@ impl Backend for CpuBackend {
     }
 
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let work = || keep_awake(work);
         match &self.pool {
-            Some(pool) => pool.install(|| longmamba_cpu::keep_awake(work)),
+            Some(pool) => pool.install(work),
             // From outside of a pool every stage would have to wake it up.
-            None => rayon::scope(|_| longmamba_cpu::keep_awake(work)),
+            None => rayon::scope(|_| work()),
         }
     }
 

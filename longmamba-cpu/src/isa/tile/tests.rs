@@ -9,6 +9,19 @@ fn integers(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7 + seed * 13 + i / 5) % 17) as f32 - 8.0).collect()
 }
 
+/// One product, of which more of the same is said to come.
+fn product<const STREAMED: bool, F: Factor, E: Ending>(
+    cpu: Cpu,
+    left: Left<'_, F>,
+    right: Right<'_, F>,
+    depth: usize,
+    mut out: Block<'_, f32, 2>,
+    ending: E,
+) {
+    let (out, coming) = (&mut out, Coming::after(right.data));
+    cpu.call(Multiply::<_, _, _, STREAMED> { left, right, depth, out, ending, coming });
+}
+
 /// All shapes around a tile, slices without a spare element at the end.
 #[test]
 fn products_of_every_shape_are_exact() {
@@ -36,14 +49,10 @@ fn check(cpu: Cpu, rows: usize, columns: usize, depth: usize) {
     for accumulate in [false, true] {
         let before = integers(layout.span(), 3);
         let mut out = before.clone();
-        cpu.call(Multiply::<_, _, _, true> {
-            left: Left { data: &l, row_stride },
-            right: Right { data: &r, depth_stride },
-            depth,
-            out: &mut Block::new(ViewMut::with_layout(&mut out, layout).unwrap()),
-            ending: Add(accumulate),
-            coming: Coming::after(&r),
-        });
+        let (left, right) =
+            (Left { data: &l[..], row_stride }, Right { data: &r[..], depth_stride });
+        let block = Block::new(ViewMut::with_layout(&mut out, layout).unwrap());
+        product::<true, _, _>(cpu, left, right, depth, block, Add(accumulate));
         for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
             let (i, j) = (at / (columns + 1), at % (columns + 1));
             let product = |k| l[i * row_stride + k] * r[k * depth_stride + j];
@@ -100,15 +109,8 @@ fn twice(cpu: Cpu, [rows, columns, depth]: [usize; 3], missing: [usize; 2]) {
         depth,
     };
     let mut out = vec![0.0; rows * columns];
-    let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
-    cpu.call(Multiply::<_, _, _, false> {
-        left,
-        right,
-        depth,
-        out: block,
-        ending,
-        coming: Coming::NOTHING,
-    });
+    let block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
+    product::<false, _, _>(cpu, left, right, depth, block, ending);
     for (at, &found) in out.iter().enumerate() {
         let (i, j) = (at / columns, at % columns);
         let expected: f32 = (0..depth).map(|k| l[i * (depth + 1) + k] * r[k * width + j]).sum();
@@ -145,14 +147,10 @@ fn a_short_right_factor_is_not_added() {
 #[should_panic(expected = "right factor is too short")]
 fn short_factors_are_refused() {
     let (data, mut out) = ([0.0; 8], [0.0; 4]);
-    Cpu::new().call(Multiply::<_, _, _, false> {
-        left: Left { data: &data, row_stride: 3 },
-        right: Right { data: &data, depth_stride: 4 },
-        depth: 3,
-        out: &mut Block::new(ViewMut::new(&mut out, [2, 2]).unwrap()),
-        ending: Add(false),
-        coming: Coming::NOTHING,
-    });
+    let left = Left { data: &data[..], row_stride: 3 };
+    let right = Right { data: &data[..], depth_stride: 4 };
+    let block = Block::new(ViewMut::new(&mut out, [2, 2]).unwrap());
+    product::<false, _, _>(Cpu::new(), left, right, 3, block, Add(false));
 }
 
 /// Pairs of small integers; NaN between rows, so that reading one would show.
@@ -180,27 +178,12 @@ fn check_pairs(cpu: Cpu, [rows, columns, depth]: [usize; 3], twice: bool) {
     let (left, right) = (Left { data: &l[..], row_stride }, Right { data: &r[..], depth_stride });
     let mut out = integers(rows * columns, 3);
     let before = out.clone();
-    let block = &mut Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
+    let block = Block::new(ViewMut::new(&mut out, [rows, columns]).unwrap());
     if twice {
         let ending = Second { left, right, depth };
-        cpu.call(Multiply::<_, _, _, false> {
-            left,
-            right,
-            depth,
-            out: block,
-            ending,
-            coming: Coming::NOTHING,
-        });
+        product::<false, _, _>(cpu, left, right, depth, block, ending);
     } else {
-        let coming = Coming::after(&r);
-        cpu.call(Multiply::<_, _, _, true> {
-            left,
-            right,
-            depth,
-            out: block,
-            ending: Add(true),
-            coming,
-        });
+        product::<true, _, _>(cpu, left, right, depth, block, Add(true));
     }
     for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
         let (i, j) = (at / columns, at % columns);
