@@ -111,6 +111,18 @@ pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> 
     each!(u, i => isa.shift_exponent(p[i], n[i]))
 }
 
+/// The least decay that [`exp2_or_zero`] gives, as a power of two.
+const LEAST_DECAY: f32 = -64.0;
+
+/// [`exp2_nonpositive`], but 0 for u below -64: far less than what a sum of `f32` keeps of anything, and far more than
+/// 2⁻¹²⁶, so that its products with what the scans meet are no subnormal numbers. Intel's processors take more than a
+/// hundred cycles for a multiply-add with one of those.
+#[inline(always)]
+pub(crate) fn exp2_or_zero<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
+    let raised = exp2_nonpositive(isa, u);
+    each!(u, i => isa.zero_where_gt(isa.splat(LEAST_DECAY), u[i], raised[i]))
+}
+
 /// `ln(1 + u)` for `0 ≤ u ≤ 1`, with a small relative error however small `u` is.
 ///
 /// `u + u²·q(u)` with a `q` of degree 7 (relative error 3.3e-8): a few more multiply-adds than by way of
@@ -234,7 +246,7 @@ macro_rules! elementwise {
 }
 elementwise! {
     ExpNonpositive = exp_nonpositive;
-    Exp2Nonpositive = exp2_nonpositive;
+    Exp2OrZero = exp2_or_zero;
     Softplus = softplus;
     Silu = silu;
 }

@@ -27,7 +27,8 @@ impl Cpu {
     /// the last one, and, where asked for, the sums of Δ.
     ///
     /// A sequence may be cut anywhere: with the state carried over, the parts give the same as the
-    /// whole, within rounding.
+    /// whole, within rounding. From [`SSD_CHUNKED_FROM`] tokens on, what has decayed to less than 2⁻⁶⁴ of itself
+    /// counts as 0.
     ///
     /// # Errors
     /// Where `out` does not fit `args`; see [`Ssd::check_out`].

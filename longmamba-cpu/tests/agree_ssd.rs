@@ -301,6 +301,32 @@ fn differences_of_large_sums_keep_their_precision() {
     }
 }
 
+/// What has decayed below 2⁻⁶⁴ leaves no subnormal numbers, with which some processors multiply a hundred times slower.
+#[test]
+fn what_has_decayed_is_gone() {
+    let mut problem = Problem::new([1, 64, 2, 8, 1, 16], Storage::Plain, 10);
+    // Δ is ln 2, so that a token is worth 2⁻⁴ and 2⁻²³.
+    (problem.dt_raw, problem.dt_bias) = (Strided::rows(&[0.0; 128], [1, 64, 2], 0), None);
+    problem.a = vec![-4.0, -23.0];
+    let x: Vec<f32> = (0..1024).map(|i| if i < 16 { 1.0 + i as f32 } else { 0.0 }).collect();
+    problem.x = Strided::rows(&x, [1, 64, 2, 8], 0);
+    for cpu in cpus() {
+        for (ssd, tolerance) in [(Cpu::ssd as Method, 2e-5), (Cpu::ssd_bf16, 1e-2)] {
+            let (outcome, expected) = (problem.run_as(cpu, &[], ssd), problem.oracle());
+            for (i, y) in outcome.y.chunks_exact(8).enumerate() {
+                let (t, k) = (i / 2, i % 2);
+                let what = format!("{cpu:?} token {t} head {k}");
+                match t * [4, 23][k] {
+                    ..64 => assert_sums(&what, y, &expected.y[i * 8..][..8], tolerance),
+                    64 => {}
+                    _ => assert_eq!(y, [0.0; 8], "{what}"),
+                }
+            }
+            assert!(outcome.state.iter().all(|&h| h == 0.0), "{cpu:?}");
+        }
+    }
+}
+
 #[test]
 fn a_sequence_in_which_every_token_is_dropped_keeps_its_state() {
     for storage in [Storage::Plain, Storage::Strided] {

@@ -33,11 +33,12 @@ fn inputs([len, heads, head_dim, d_state]: [usize; 4]) -> SsdInputs<'static> {
     SsdInputs {
         x: view(leaked(1, len * heads * head_dim, -1.0, 1.0), [1, len, heads, head_dim]),
         dt_raw: view(leaked(2, len * heads, -2.0, 2.0), [1, len, heads]),
-        a: leaked(3, heads, -8.0, -0.1),
+        // Some heads forget within a few tokens, as trained ones may.
+        a: leaked(3, heads, -16.0, -0.1),
         b: per_state(4),
         c: per_state(5),
         d: Some(leaked(6, heads, -1.0, 1.0)),
-        dt_bias: Some(leaked(7, heads, -4.0, -2.0)),
+        dt_bias: Some(leaked(7, heads, -4.0, 1.0)),
         delta_min: Some(leaked(8, heads, 0.0, 0.1)),
         dt_limits: DtLimits::default(),
         lengths: None,

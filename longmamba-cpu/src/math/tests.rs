@@ -93,6 +93,7 @@ fn every_float() {
 struct Decay<'a> {
     delta: f32,
     rates: &'a mut [f32],
+    or_zero: bool,
 }
 
 impl Kernel for Decay<'_> {
@@ -101,7 +102,10 @@ impl Kernel for Decay<'_> {
     fn run<I: Isa>(self, isa: I) {
         for v in self.rates.chunks_mut(I::LANES) {
             let u = isa.mul(isa.splat(self.delta), isa.load_part(v));
-            let [decay] = exp2_nonpositive(isa, [u]);
+            let [decay] = match self.or_zero {
+                false => exp2_nonpositive(isa, [u]),
+                true => exp2_or_zero(isa, [u]),
+            };
             isa.store_part(decay, v);
         }
     }
@@ -114,7 +118,7 @@ fn decay_is_a_power_of_two_of_the_product() {
         for delta in [1e-6f32, 0.013, 0.7, 3.0, 40.0] {
             let rates: Vec<f32> = (0..200_000).map(|i| i as f32 * -1e-3).collect();
             let mut values = rates.clone();
-            cpu.call(Decay { delta, rates: &mut values });
+            cpu.call(Decay { delta, rates: &mut values, or_zero: false });
             for (&rate, &value) in rates.iter().zip(&values) {
                 let u = delta * rate;
                 let error = ulps(value, f64::from(u.max(-126.0)).exp2());
@@ -125,6 +129,19 @@ fn decay_is_a_power_of_two_of_the_product() {
         }
         println!("{} decay: {worst:?}", cpu.isa());
         assert!(worst.0 <= 2.2, "{} {worst:?}", cpu.isa());
+    }
+}
+
+#[test]
+fn a_decay_too_small_to_be_seen_is_zero() {
+    for cpu in Cpu::available() {
+        let rates: Vec<f32> = (0..200_000).map(|i| i as f32 * -1e-3).collect();
+        let [mut whole, mut values] = [rates.clone(), rates.clone()];
+        cpu.call(Decay { delta: 1.0, rates: &mut whole, or_zero: false });
+        cpu.call(Decay { delta: 1.0, rates: &mut values, or_zero: true });
+        for ((&u, &value), &whole) in rates.iter().zip(&values).zip(&whole) {
+            assert_eq!(value, if u < -64.0 { 0.0 } else { whole }, "{} {u}", cpu.isa());
+        }
     }
 }
 
@@ -200,10 +217,10 @@ fn many_floats_of_gelu() {
 fn zero_delta_decays_nothing_and_infinite_delta_all_but_everything() {
     for cpu in Cpu::available() {
         let mut rates = [-0.0, -1.0, -1e30, 0.0, -1e-30];
-        cpu.call(Decay { delta: 0.0, rates: &mut rates });
+        cpu.call(Decay { delta: 0.0, rates: &mut rates, or_zero: false });
         assert_eq!(rates, [1.0; 5]);
         let mut rates = [-1.0, -0.5];
-        cpu.call(Decay { delta: f32::INFINITY, rates: &mut rates });
+        cpu.call(Decay { delta: f32::INFINITY, rates: &mut rates, or_zero: false });
         assert_eq!(rates, [f32::MIN_POSITIVE; 2]);
     }
 }

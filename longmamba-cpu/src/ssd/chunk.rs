@@ -8,9 +8,9 @@
 //! h[n,p] = 2^u[end] · h[n,p] + Σ_s B[s,n] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
 //! ```
 //!
-//! Only differences of `u` that are ≤ 0 are raised. They would cancel badly in `f32` where `u` has
-//! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
-//! is exact where the two are close, and small against the result's own rounding where they are not.
+//! Only differences of `u` that are ≤ 0 are raised; a decay below 2⁻⁶⁴ counts as 0. They would cancel badly in `f32`
+//! where `u` has grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading
+//! parts is exact where the two are close, and small against the result's own rounding where they are not.
 //!
 //! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
 //! kept in `f32` either way.
@@ -27,7 +27,7 @@ use crate::isa::tile::{
     Add, BLOCK, BlockSums, Ending, Left, Right, Sums, add_product, add_product_of_block, multiply,
 };
 use crate::isa::{Isa, MOST_LANES};
-use crate::math::exp2_nonpositive;
+use crate::math::exp2_or_zero;
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
 
@@ -455,7 +455,7 @@ fn decayed_scores<I: Isa, F: ChunkFactor>(
     // No vector waits for another: the processor finds the next ones by itself.
     for s in (0..scores.len()).step_by(I::LANES) {
         let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
-        let [decayed] = exp2_nonpositive(isa, [between(isa, later, earlier)]);
+        let [decayed] = exp2_or_zero(isa, [between(isa, later, earlier)]);
         let score = isa.mul(isa.load(&scores[s..]), decayed);
         F::put_left(isa, isa.zero_where_gt(isa.load(&INDEX[s..]), now, score), row, s);
     }

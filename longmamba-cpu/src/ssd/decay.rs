@@ -2,7 +2,7 @@
 
 use super::chunk::MOST;
 use crate::isa::{Isa, MOST_LANES};
-use crate::math::{Exp2Nonpositive, map};
+use crate::math::{Exp2OrZero, map};
 use crate::select::LINE;
 use std::f64::consts::LOG2_E;
 
@@ -43,8 +43,8 @@ impl Decay {
             isa.store(between(isa, end, u), &mut decay.to_end[t..]);
         }
         decay.since_start = decay.high;
-        map(isa, Exp2Nonpositive, &mut decay.since_start[..whole]);
-        map(isa, Exp2Nonpositive, &mut decay.to_end[..whole]);
+        map(isa, Exp2OrZero, &mut decay.since_start[..whole]);
+        map(isa, Exp2OrZero, &mut decay.to_end[..whole]);
         decay.whole = decay.since_start[last];
         decay
     }
