@@ -1,170 +1,26 @@
 mod draw;
+mod memory;
+mod options;
 mod step;
 
 use super::{
-    Activation, Activations, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums,
-    GatedProjection, Linear, Norm, NormedConv, Position, Recurrence, ScanInputs, SelectScan,
-    SsdStageInputs, StepMemory,
+    Activation, AttentionInputs, Backend, Columns, ColumnsMut, Conv, DeltaSums, GatedProjection,
+    Linear, Norm, NormedConv, Position, Recurrence, ScanInputs, SelectScan, SsdStageInputs,
+    StepMemory,
 };
+use crate::Result;
 use crate::config::Rope;
 use crate::sample::SampleOptions;
-use crate::{Error, Result};
 use draw::DrawScratch;
-use longmamba_core::{AlignedVec, DType, Tensor};
+use longmamba_core::{AlignedVec, Tensor};
 use longmamba_cuda::{
-    AttentionArgs, AttentionScratch, Buffer, CausalConv1dInputs, ChannelSums, CublasLt, Device,
-    Graph, KvPages, Matrix, Positions, Precision, Rotation, Rows, RowsMut, SelectiveScanInputs,
-    SsdInputs, SsdScratch,
+    AttentionArgs, Buffer, CausalConv1dInputs, KvPages, Matrix, Positions, Rotation, RowsMut,
+    SelectiveScanInputs, SsdInputs,
 };
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// An NVIDIA GPU. Activations, state and small weights are `f32`; large weights keep the type that they
-/// have in the file, and where that has 16 bits, long prompts go through the tensor cores.
-///
-/// Sequences of one backend, and of its clones, are read one after the other.
-#[derive(Clone, Debug)]
-pub struct CudaBackend {
-    device: Device,
-    precision: Precision,
-    /// What takes products of many rows, in place of our own kernels.
-    cublas_lt: Option<CublasLt>,
-    /// Held while a chunk is given to the device.
-    turn: Arc<Mutex<()>>,
-}
-
-impl CudaBackend {
-    /// Device `number`, counted from 0.
-    ///
-    /// # Errors
-    /// [`Error::Cuda`](crate::Error::Cuda) where there is no driver, no such device, or one that is too old.
-    pub fn new(number: usize) -> Result<Self> {
-        Self::with_precision(number, Precision::Tensor)
-    }
-
-    /// As [`CudaBackend::new`]; with [`Precision::Exact`] all is computed in `f32`, whatever the type of
-    /// the weights.
-    ///
-    /// # Errors
-    /// As [`CudaBackend::new`].
-    pub fn with_precision(number: usize, precision: Precision) -> Result<Self> {
-        let (device, turn) = (Device::new(number)?, Arc::default());
-        Ok(CudaBackend { device, precision, cublas_lt: None, turn })
-    }
-
-    /// The same, but long prompts go through NVIDIA's cuBLASLt where it can take their products; see
-    /// [`CublasLt::matmul`]. It must be installed, version 12 or 13.
-    ///
-    /// # Errors
-    /// [`Error::Cuda`](crate::Error::Cuda) where it cannot be loaded.
-    pub fn with_cublas_lt(self) -> Result<Self> {
-        Ok(CudaBackend { cublas_lt: Some(CublasLt::load(&self.device)?), ..self })
-    }
-
-    /// The device.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// As [`Backend::project`].
-    fn product(
-        &self,
-        rows: usize,
-        x: Columns<'_, Buffer<f32>>,
-        linear: &Linear<Self>,
-        accumulate: bool,
-        out: ColumnsMut<'_, Buffer<f32>>,
-    ) -> Result<()> {
-        let precision = self.precision(linear.dtype);
-        let (weight, bias) = (&linear.weight, linear.bias.as_deref());
-        let (x, out) = (x.rows(), out.rows());
-        Ok(match &self.cublas_lt {
-            None => self.device.matmul(rows, x, weight, bias, accumulate, precision, out),
-            Some(library) => library.matmul(rows, x, weight, bias, accumulate, precision, out),
-        }?)
-    }
-
-    fn precision(&self, weights: DType) -> Precision {
-        match weights {
-            DType::F32 => Precision::Exact,
-            DType::F16 | DType::BF16 => self.precision,
-        }
-    }
-}
-
-/// Room for what kernels need beside their inputs.
-#[derive(Debug, Default)]
-pub struct CudaScratch {
-    tokens: Option<Buffer<u32>>,
-    /// What a draw left at the start of those.
-    drawn: Option<u32>,
-    draw: Option<DrawScratch>,
-    positions: Option<Positions>,
-    ssd: Option<SsdScratch>,
-    attention: Option<AttentionScratch>,
-}
-
-/// Where the device finds a position that it was told of.
-fn stored(positions: &Option<Positions>, at: Position) -> Result<longmamba_cuda::Position<'_>> {
-    match positions {
-        Some(all) if all.get(at.segment) == Some(at.position) => {
-            Ok(longmamba_cuda::Position::Stored(all, at.segment))
-        }
-        _ => Err(Error::argument(format!("the device was not told of {at:?} before this chunk"))),
-    }
-}
-
-/// Room for `count` tokens: what is in `place`, where that is enough.
-fn room<'a>(
-    place: &'a mut Option<Buffer<u32>>,
-    device: &Device,
-    count: usize,
-) -> Result<&'a mut Buffer<u32>> {
-    let buffer = match place.take() {
-        Some(buffer) if buffer.len() >= count => buffer,
-        _ => device.zeros(count.next_power_of_two())?,
-    };
-    Ok(place.insert(buffer))
-}
-
-/// The stages of a step, as one launch.
-#[derive(Debug, Default)]
-pub struct CudaRecording {
-    /// Of the step that was done last.
-    key: Vec<u64>,
-    graph: Option<Graph>,
-}
-
-/// What a layer has seen of Δ, on the device: `[channels]` each.
-#[derive(Debug)]
-pub struct CudaSums {
-    delta_sum: Buffer<f64>,
-    kept_sum: Buffer<f64>,
-    kept: Buffer<u64>,
-}
-
-impl CudaSums {
-    fn all(&mut self) -> Option<ChannelSums<'_>> {
-        let CudaSums { delta_sum, kept_sum, kept } = self;
-        Some(ChannelSums { delta_sum, kept_sum, kept })
-    }
-}
-
-impl<'a> Columns<'a, Buffer<f32>> {
-    fn rows(&self) -> Rows<'a, f32> {
-        let Columns { buffer, first, width, stride } = *self;
-        Rows { buffer, first, width, stride }
-    }
-}
-
-impl<'a> ColumnsMut<'a, Buffer<f32>> {
-    fn rows(self) -> RowsMut<'a, f32> {
-        let ColumnsMut { buffer, first, width, stride } = self;
-        RowsMut { buffer, first, width, stride }
-    }
-}
-
-/// Rows one after the other.
-impl Activations for Buffer<f32> {}
+pub use memory::{CudaRecording, CudaScratch, CudaSums};
+use memory::{room, stored};
+pub use options::CudaBackend;
+use std::sync::{Arc, PoisonError};
 
 impl Backend for CudaBackend {
     type Buffer = Buffer<f32>;

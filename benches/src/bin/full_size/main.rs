@@ -16,6 +16,7 @@ mod options;
 mod plan;
 mod weights;
 
+use clap::Parser;
 use longmamba_model::CpuBackend;
 use longmamba_model::limits::{Effort, Limits};
 use measure::{Row, measure};
@@ -28,10 +29,7 @@ use std::path::Path;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let options = Options::parse(std::env::args().skip(1))?;
-    if let Some(unknown) = options.unknown_shape() {
-        return Err(format!("there is no shape {unknown}").into());
-    }
+    let options = Options::parse();
     let mut json = options.json.as_ref().map(File::create).transpose()?;
     println!("{}", Row::HEADER);
     for (name, config) in weights::all() {

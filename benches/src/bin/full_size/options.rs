@@ -1,6 +1,8 @@
 //! What the command was asked for.
 
-use crate::{Result, weights};
+use crate::weights;
+use clap::Parser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,97 +12,62 @@ pub enum Device {
     Cuda(usize),
 }
 
-#[derive(Debug)]
+/// Models of published shapes with random weights: written to disk in bf16, loaded and timed.
+///
+/// Prints a table; each prompt length of each shape has a row.
+#[derive(Debug, Parser)]
 pub struct Options {
-    /// Where checkpoints are written to.
+    /// Where checkpoints are written to, up to 5.6 GB each
     pub folder: PathBuf,
-    /// All where empty.
+    /// All but the tiny one where none is given
+    #[arg(value_name = "SHAPE", value_parser = PossibleValuesParser::new(weights::all().map(|(name, _)| name)))]
     shapes: Vec<String>,
+    /// cpu, cuda or, counted from 0, cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device)]
     pub device: Device,
-    /// Tokens of the prompts; each has a row.
+    /// Tokens of a prompt; may be given several times
+    #[arg(long = "prompt", value_name = "TOKENS", default_value = "512", value_parser = at_least_one())]
     pub prompts: Vec<usize>,
-    /// Tokens after a prompt.
+    /// Tokens after a prompt
+    #[arg(long, value_name = "TOKENS", default_value = "16", value_parser = at_least_one())]
     pub steps: usize,
-    /// Tokens that go through the layers together.
+    /// Tokens that go through the layers together
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one())]
     pub chunk: Option<usize>,
-    /// How often each figure is taken; the median counts.
+    /// How often each figure is taken; the median counts
+    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one())]
     pub repeats: usize,
-    /// Also with LongMamba's filter.
+    /// Also read each prompt with LongMamba's filter on, in turn, and say how much longer that takes
+    #[arg(long)]
     pub filter: bool,
+    /// Leave the checkpoints there
+    #[arg(long)]
     pub keep: bool,
-    /// Also what each stage takes, on the CPU.
+    /// Also print what each stage takes beside what it would take at this machine's limits (CPU only)
+    #[arg(long)]
     pub profile: bool,
+    /// Also write each row as a line of JSON
+    #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
 impl Options {
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
-        let mut options = Options {
-            folder: PathBuf::new(),
-            shapes: Vec::new(),
-            device: Device::Cpu,
-            prompts: Vec::new(),
-            steps: 16,
-            chunk: None,
-            repeats: 1,
-            filter: false,
-            keep: false,
-            profile: false,
-            json: None,
-        };
-        let mut words = Vec::new();
-        let mut arguments = arguments.into_iter();
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--device" => options.device = device(&value()?)?,
-                "--prompt" => options.prompts.push(at_least_one(&value()?)?),
-                "--steps" => options.steps = at_least_one(&value()?)?,
-                "--chunk" => options.chunk = Some(at_least_one(&value()?)?),
-                "--repeats" => options.repeats = at_least_one(&value()?)?,
-                "--json" => options.json = Some(value()?.into()),
-                "--filter" => options.filter = true,
-                "--keep" => options.keep = true,
-                "--profile" => options.profile = true,
-                flag if flag.starts_with('-') => return Err(format!("no option {flag}").into()),
-                _ => words.push(argument),
-            }
-        }
-        if options.prompts.is_empty() {
-            options.prompts.push(512);
-        }
-        let Some((folder, shapes)) = words.split_first() else {
-            return Err("give the folder that checkpoints are written to".into());
-        };
-        options.folder = folder.into();
-        options.shapes = shapes.to_vec();
-        Ok(options)
-    }
-
     pub fn wants(&self, shape: &str) -> bool {
         let all = self.shapes.is_empty() && shape != weights::TINY.0;
         all || self.shapes.iter().any(|wanted| wanted == shape)
     }
-
-    /// A shape that was asked for and that there is not.
-    pub fn unknown_shape(&self) -> Option<&str> {
-        let known = |shape: &String| weights::all().any(|(name, _)| name == shape);
-        self.shapes.iter().find(|shape| !known(shape)).map(String::as_str)
-    }
 }
 
-fn device(text: &str) -> Result<Device> {
+fn device(text: &str) -> Result<Device, String> {
+    let unknown = || format!("there are cpu, cuda and cuda:N, not {text:?}");
     match text.split_once(':') {
         None if text == "cpu" => Ok(Device::Cpu),
         None if text == "cuda" => Ok(Device::Cuda(0)),
-        Some(("cuda", number)) => Ok(Device::Cuda(number.parse()?)),
-        _ => Err(format!("{text:?} is no device; there are cpu, cuda and cuda:N").into()),
+        Some(("cuda", number)) => Ok(Device::Cuda(number.parse().map_err(|_| unknown())?)),
+        _ => Err(unknown()),
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize> {
-    match text.parse()? {
-        0 => Err("at least 1".into()),
-        number => Ok(number),
-    }
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }

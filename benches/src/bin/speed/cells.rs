@@ -52,8 +52,25 @@ pub struct Options {
     pub logits: Option<PathBuf>,
 }
 
+const HELP: &str = "\
+One model, timed end to end: prompts of several lengths, and writing token by token.
+Each figure is a line of JSON.
+
+MODEL             folder with config.json and model.safetensors
+--threads N       threads [1]
+--prefill TOKENS  time a prompt of so many tokens; may be given several times
+--decode TOKENS   time so many tokens after a short prompt
+--repeats N       how often each figure is taken [1]
+--warm TOKENS     a prompt of so many is read before anything is timed [64]
+--chunk TOKENS    tokens that go through the layers together, where an engine lets one choose
+--compute HOW     in what numbers is computed; ours: auto, whole (bf16 weights keep 16 bits), int8, int4
+--map             use the weights in their file, where an engine can
+--dtype NAME      the weights' type, as it is to be named in the rows [f32]
+--logits FILE     write the logits after a fixed prompt of 64 tokens, as raw f32";
+
 impl Options {
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+    /// What the arguments say; `None` where they ask for help.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
         let mut options = Options {
             model: PathBuf::new(),
             dtype: "f32".into(),
@@ -82,14 +99,19 @@ impl Options {
                 "--map" => options.map = true,
                 "--compute" => options.compute = Some(value()?),
                 "--logits" => options.logits = Some(value()?.into()),
-                flag if flag.starts_with('-') => return Err(format!("no option {flag}").into()),
+                "--help" | "-h" => return Ok(None),
+                flag if flag.starts_with('-') => {
+                    return Err(format!("no option {flag}; see --help").into());
+                }
                 _ => models.push(argument),
             }
         }
-        let [model] = &models[..] else { return Err("give one folder with a model".into()) };
+        let [model] = &models[..] else {
+            return Err("give one folder with a model; see --help".into());
+        };
         options.model = model.into();
         options.prefill.sort_unstable();
-        Ok(options)
+        Ok(Some(options))
     }
 }
 
@@ -102,7 +124,10 @@ fn at_least_one(text: &str) -> Result<usize> {
 
 /// Loads, reads once to warm up, then prints a line of JSON for each cell.
 pub fn run<E: Engine>(name: &str, load: impl FnOnce(&Options) -> Result<E>) -> Result<()> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let Some(options) = Options::parse(std::env::args().skip(1))? else {
+        println!("{HELP}");
+        return Ok(());
+    };
     let mut engine = load(&options)?;
     if let Some(path) = &options.logits {
         engine.reset()?;

@@ -2,14 +2,10 @@
 //!
 //! ```text
 //! cargo run --release -p longmamba-benches --bin speed -- MODEL --threads 2 \
-//!     --prefill 512 --prefill 2048 --decode 128 [--repeats N] [--chunk N] [--warm N] \
-//!     [--compute auto|whole|int8|int4] [--map] [--logits FILE]
+//!     --prefill 512 --prefill 2048 --decode 128
 //! ```
 //!
-//! Each figure is a line of JSON. `--logits` writes the logits after a fixed prompt of 64 tokens as raw
-//! f32. `--compute int8` quantises the weights when they are loaded, `whole` leaves 16 bits
-//! to those in `bf16`, `--map` uses them in their
-//! file. `benches/rivals` compares this with other engines.
+//! Each figure is a line of JSON; `--help` lists what else there is. `benches/rivals` compares this with other engines.
 
 mod cells;
 
