@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 ///
 /// A thread of rayon that has looked for work some thirty times in vain goes to sleep, and a stage of a model that reads
 /// a single token is over before it is awake again. So the other threads look again and again here, as long as `work`
-/// takes, but not after 200 µs in which there is none. What they find may be another's, as always with rayon. Outside of
+/// takes, but not after 5 ms in which there is none. What they find may be another's, as always with rayon. Outside of
 /// a pool `work` is just done. Nothing is allocated.
 ///
 /// ```
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// Does `work`, during which this thread does not watch for other work, though it may do some.
-pub(super) fn busy<R>(work: impl FnOnce() -> R) -> R {
+fn busy<R>(work: impl FnOnce() -> R) -> R {
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -58,8 +58,9 @@ pub(super) fn busy<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// How long a thread looks for work in vain.
-const PATIENCE: Duration = Duration::from_micros(200);
+/// How long a thread looks for work in vain. It is to outlast what others wait for: a piece of a product of many rows,
+/// which takes a millisecond or more in large models, and a thread that the system has held up.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long it leaves work to others that have not begun to look: it would take from them what keeps them awake.
 const START: Duration = Duration::from_micros(20);
@@ -91,32 +92,54 @@ impl Watch {
         self.begun.fetch_add(1, Ordering::Relaxed);
         if !BUSY.get() {
             busy(|| {
+                let done = || self.done.load(Ordering::Acquire);
                 let all = || self.begun.load(Ordering::Relaxed) == self.others;
-                self.until(START, || false, all);
-                self.until(PATIENCE, || rayon::yield_now() == Some(Yield::Executed), || false);
+                until(START, || false, || done() || all());
+                until(PATIENCE, look, done);
             });
         }
     }
+}
 
-    /// Calls `look` until the work is done, `enough` says so, or it has found nothing for so long.
-    fn until(&self, patience: Duration, look: impl Fn() -> bool, enough: impl Fn() -> bool) {
-        let mut since = Instant::now();
-        loop {
-            for _ in 0..LOOKS {
-                if self.done.load(Ordering::Acquire) || enough() {
-                    return;
-                }
-                match look() {
-                    true => since = Instant::now(),
-                    false => spin_loop(),
-                }
-            }
-            if since.elapsed() > patience {
+/// Calls `look` until `enough` says so, or it has found nothing for so long.
+fn until(patience: Duration, look: impl Fn() -> bool, enough: impl Fn() -> bool) {
+    let mut since = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if enough() {
                 return;
             }
-            thread::yield_now();
+            match look() {
+                true => since = Instant::now(),
+                false => spin_loop(),
+            }
         }
+        if since.elapsed() > patience {
+            return;
+        }
+        thread::yield_now();
     }
+}
+
+/// Does some of the work that there is, if there is any.
+fn look() -> bool {
+    rayon::yield_now() == Some(Yield::Executed)
+}
+
+/// Does both, perhaps side by side. A thread that is done with the first stays awake for the end of the second, as long
+/// as [`keep_awake`] lets others look for work; rayon's own would go to sleep after some microseconds. Nothing is allocated.
+pub(super) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    let done = AtomicBool::new(false);
+    let first = || {
+        first();
+        until(PATIENCE, look, || done.load(Ordering::Acquire));
+    };
+    let second = || {
+        // Also where it panics.
+        let _ended = Ended(&done);
+        second();
+    };
+    busy(|| rayon::join(first, second));
 }
 
 #[cfg(test)]
@@ -175,6 +198,46 @@ mod tests {
     #[test]
     fn outside_of_a_pool_it_is_just_done() {
         assert_eq!(keep_awake(step), 1110);
+    }
+
+    #[test]
+    fn both_are_done_once() {
+        for threads in [1, 2, 3] {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for (first, second) in [(0, 0), (0, 3), (3, 0)] {
+                let count = AtomicUsize::new(0);
+                let piece = |ms, units| {
+                    thread::sleep(Duration::from_millis(ms));
+                    count.fetch_add(units, Ordering::Relaxed);
+                };
+                pool.install(|| join(|| piece(first, 1), || piece(second, 10)));
+                assert_eq!(count.into_inner(), 11, "{threads} threads, {first} and {second} ms");
+            }
+        }
+    }
+
+    /// Also where the second takes longer than anyone's patience.
+    #[test]
+    fn patience_ends() {
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let ended = AtomicBool::new(false);
+        let second = || {
+            thread::sleep(10 * PATIENCE);
+            ended.store(true, Ordering::Relaxed);
+        };
+        pool.install(|| join(|| {}, second));
+        assert!(ended.into_inner());
+    }
+
+    #[test]
+    fn a_panic_of_either_comes_out() {
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for which in [0, 1] {
+            let piece = |i| assert!(i != which, "on purpose");
+            let fails = || pool.install(|| join(|| piece(0), || piece(1)));
+            assert!(catch_unwind(AssertUnwindSafe(fails)).is_err());
+        }
+        assert_eq!(pool.install(|| keep_awake(step)), 1110);
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn run<W: Divide>(work: W, count: usize) {
     let left = count / 2;
     let at = work.units() * left / count;
     let (first, rest) = work.divide(at);
-    super::awake::busy(|| rayon::join(|| run(first, left), || run(rest, count - left)));
+    super::awake::join(|| run(first, left), || run(rest, count - left));
 }
 
 /// Where to cut work on `[batch, channels]`.
