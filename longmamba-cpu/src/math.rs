@@ -115,8 +115,8 @@ pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> 
 const LEAST_DECAY: f32 = -64.0;
 
 /// [`exp2_nonpositive`], but 0 for u below -64: far less than what a sum of `f32` keeps of anything, and far more than
-/// 2⁻¹²⁶, so that its products with what the scans meet are no subnormal numbers. Intel's processors take more than a
-/// hundred cycles for a multiply-add with one of those.
+/// 2⁻¹²⁶, so that its products with what the scans meet are no subnormal numbers. With those SSD took an Intel core up
+/// to thirty times as long (`benches/record/2026-11-30-cpu-xeon.md`).
 #[inline(always)]
 pub(crate) fn exp2_or_zero<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> [I::V; N] {
     let raised = exp2_nonpositive(isa, u);

@@ -301,7 +301,7 @@ fn differences_of_large_sums_keep_their_precision() {
     }
 }
 
-/// What has decayed below 2⁻⁶⁴ leaves no subnormal numbers, with which some processors multiply a hundred times slower.
+/// What has decayed below 2⁻⁶⁴ leaves no subnormal numbers, which slow some processors down many times.
 #[test]
 fn what_has_decayed_is_gone() {
     let mut problem = Problem::new([1, 64, 2, 8, 1, 16], Storage::Plain, 10);

@@ -127,7 +127,7 @@ fn look() -> bool {
 }
 
 /// Does both, perhaps side by side. A thread that is done with the first stays awake for the end of the second, as long
-/// as [`keep_awake`] lets others look for work; rayon's own would go to sleep after some microseconds. Nothing is allocated.
+/// as [`keep_awake`] lets others look for work; in rayon's own `join` it would go to sleep. Nothing is allocated.
 pub(super) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     let done = AtomicBool::new(false);
     let first = || {
@@ -216,17 +216,15 @@ mod tests {
         }
     }
 
-    /// Also where the second takes longer than anyone's patience.
     #[test]
-    fn patience_ends() {
-        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let ended = AtomicBool::new(false);
-        let second = || {
-            thread::sleep(10 * PATIENCE);
-            ended.store(true, Ordering::Relaxed);
-        };
-        pool.install(|| join(|| {}, second));
-        assert!(ended.into_inner());
+    fn looking_ends_where_it_is_enough_or_was_long_in_vain() {
+        let calls = Cell::new(0);
+        until(Duration::MAX, || false, || calls.replace(calls.get() + 1) == 100);
+        assert_eq!(calls.get(), 101);
+        // What is found makes patience begin anew.
+        let (start, found) = (Instant::now(), Duration::from_millis(5));
+        until(Duration::from_millis(1), || start.elapsed() < found, || false);
+        assert!(start.elapsed() > found);
     }
 
     #[test]

@@ -8,9 +8,10 @@
 //! h[n,p] = 2^u[end] · h[n,p] + Σ_s B[s,n] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
 //! ```
 //!
-//! Only differences of `u` that are ≤ 0 are raised; a decay below 2⁻⁶⁴ counts as 0. They would cancel badly in `f32`
-//! where `u` has grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading
-//! parts is exact where the two are close, and small against the result's own rounding where they are not.
+//! Only differences of `u` that are ≤ 0 are raised. They would cancel badly in `f32` where `u` has
+//! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
+//! is exact where the two are close, and small against the result's own rounding where they are not. A decay below 2⁻⁶⁴
+//! counts as 0.
 //!
 //! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
 //! kept in `f32` either way.

@@ -3,6 +3,7 @@
 use crate::weights;
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
+use std::error::Error;
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,13 +59,12 @@ impl Options {
     }
 }
 
-fn device(text: &str) -> Result<Device, String> {
-    let unknown = || format!("there are cpu, cuda and cuda:N, not {text:?}");
+fn device(text: &str) -> Result<Device, Box<dyn Error + Send + Sync>> {
     match text.split_once(':') {
         None if text == "cpu" => Ok(Device::Cpu),
         None if text == "cuda" => Ok(Device::Cuda(0)),
-        Some(("cuda", number)) => Ok(Device::Cuda(number.parse().map_err(|_| unknown())?)),
-        _ => Err(unknown()),
+        Some(("cuda", number)) => Ok(Device::Cuda(number.parse()?)),
+        _ => Err("there are cpu, cuda and cuda:N".into()),
     }
 }
 
