@@ -425,6 +425,17 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Asks for every cache line of `rows` rows of `width` floats, `stride` apart.
+    #[inline(always)]
+    fn prefetch_rows(self, first: *const f32, stride: usize, rows: usize, width: usize) {
+        for row in 0..rows {
+            let row = first.wrapping_add(row.wrapping_mul(stride));
+            for line in (0..width).step_by(LINE_BYTES / size_of::<f32>()) {
+                self.prefetch(row.wrapping_add(line));
+            }
+        }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -8,6 +8,7 @@
 mod chunk;
 mod decay;
 mod factor;
+mod output;
 mod recurrent;
 
 use crate::dispatch::{

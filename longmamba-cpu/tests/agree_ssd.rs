@@ -327,6 +327,23 @@ fn what_has_decayed_is_gone() {
     }
 }
 
+/// Powers of two between tokens are found in two ways, by how much a chunk decays.
+#[test]
+fn a_chunk_may_decay_little_or_much() {
+    let mut problem = Problem::new([1, 141, 10, 16, 1, 16], Storage::Plain, 11);
+    // Δ is ln 2, so that a chunk of 32 tokens, or 64, is worth two to the power of so much, or twice that.
+    let dt_raw = vec![0.0; 1410];
+    (problem.dt_raw, problem.dt_bias) = (Strided::rows(&dt_raw, [1, 141, 10], 0), None);
+    let chunks = [0.0, 0.01, 3.0, 7.9, 8.1, 15.9, 16.1, 31.0, 60.0, 300.0];
+    problem.a = chunks.map(|power: f32| -power / 32.0).to_vec();
+    let expected = problem.oracle();
+    for cpu in cpus() {
+        problem.check_within("powers", &problem.run(cpu, &[]), &expected, 2e-6);
+        let rounded = problem.run_as(cpu, &[], Cpu::ssd_bf16);
+        problem.check_within("powers, rounded", &rounded, &expected, 1e-2);
+    }
+}
+
 #[test]
 fn a_sequence_in_which_every_token_is_dropped_keeps_its_state() {
     for storage in [Storage::Plain, Storage::Strided] {

@@ -17,6 +17,7 @@ pub(crate) mod blocks;
 mod coming;
 mod factor;
 mod few;
+mod joined;
 mod multiples;
 mod sum;
 
@@ -27,6 +28,7 @@ pub(crate) use blocks::{BLOCK, BlockSums, add_product_of_block};
 pub(crate) use coming::Coming;
 pub(crate) use factor::{Factor, Floats, Meets};
 pub(crate) use few::{MOST_ROWS, multiply_first};
+pub(crate) use joined::{join, multiply_joined};
 use multiples::Multiples;
 use sum::{step, sum};
 
@@ -252,18 +254,19 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
         while columns - at > I::LANES * NV / 2 {
             let width = (columns - at).min(I::LANES * NV);
             // SAFETY: the caller vouches; `at + width <= columns`.
-            unsafe { self.rows::<I, MR, NV>(isa, out, at, width) };
+            unsafe { self.rows::<I, MR, NV>(isa, out, 0, at, width) };
             at += width;
         }
         while at < columns {
             let width = (columns - at).min(I::LANES);
             // SAFETY: as above.
-            unsafe { self.rows::<I, MR, 1>(isa, out, at, width) };
+            unsafe { self.rows::<I, MR, 1>(isa, out, 0, at, width) };
             at += width;
         }
     }
 
-    /// The `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 8, where `MR` is more, 4, 2 and 1.
+    /// The rows from `row` on of the `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 8, where `MR`
+    /// is more, 4, 2 and 1.
     ///
     /// # Safety
     /// As [`Product::columns`], and `column + width` must be at most the columns of `out`.
@@ -272,11 +275,11 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
         &self,
         isa: I,
         out: &mut Block<'_, f32, 2>,
+        mut row: usize,
         column: usize,
         width: usize,
     ) {
         let rows = out.shape()[0];
-        let mut row = 0;
         // SAFETY: the caller vouches, and each tile ends at or before the last row.
         unsafe {
             // Two rows are too few sums to hide how long one takes: eight are four and four, not six and two.
@@ -355,29 +358,42 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
                 }
             }
         }
-        ending.add(isa, [row, column], &mut sums);
-        let mut lines = out.rows_mut([row, column], 0, MR, width);
-        if width == NV * I::LANES {
-            each_row!(MR, |i| {
-                // Told its length, the compiler leaves the checks of its parts out.
-                let line = &mut lines.next().expect("a line for each row")[..NV * I::LANES];
-                for (v, &sum) in sums[i].iter().enumerate() {
-                    let part = &mut line[v * I::LANES..][..I::LANES];
-                    let at = [row + i, column + v * I::LANES];
-                    isa.store(ending.end(isa, at, sum, part), part);
-                }
-            });
-            return;
-        }
-        // Sums that a loop picks from would lie in memory for full tiles, too.
-        let mut room = [[0.0; MAX_COLUMNS]; MR];
-        for (sums, room) in sums.iter().zip(&mut room) {
-            for (v, &sum) in sums.iter().enumerate() {
-                isa.store(sum, &mut room[v * I::LANES..]);
-            }
-        }
-        write(isa, &room, lines, [row, column], ending);
+        finish(isa, ending, sums, out, [row, column], width);
     }
+}
+
+/// Writes the sums of a tile to `out`, from `[row, column]` on, `width` columns of them, or what the ending makes of them.
+#[inline(always)]
+fn finish<I: Isa, const MR: usize, const NV: usize>(
+    isa: I,
+    ending: impl Ending,
+    mut sums: Sums<I, MR, NV>,
+    out: &mut Block<'_, f32, 2>,
+    [row, column]: [usize; 2],
+    width: usize,
+) {
+    ending.add(isa, [row, column], &mut sums);
+    let mut lines = out.rows_mut([row, column], 0, MR, width);
+    if width == NV * I::LANES {
+        each_row!(MR, |i| {
+            // Told its length, the compiler leaves the checks of its parts out.
+            let line = &mut lines.next().expect("a line for each row")[..NV * I::LANES];
+            for (v, &sum) in sums[i].iter().enumerate() {
+                let part = &mut line[v * I::LANES..][..I::LANES];
+                let at = [row + i, column + v * I::LANES];
+                isa.store(ending.end(isa, at, sum, part), part);
+            }
+        });
+        return;
+    }
+    // Sums that a loop picks from would lie in memory for full tiles, too.
+    let mut room = [[0.0; MAX_COLUMNS]; MR];
+    for (sums, room) in sums.iter().zip(&mut room) {
+        for (v, &sum) in sums.iter().enumerate() {
+            isa.store(sum, &mut room[v * I::LANES..]);
+        }
+    }
+    write(isa, &room, lines, [row, column], ending);
 }
 
 /// Writes sums that lie in memory to lines of the output, from `[row, column]` on, or what the ending makes of them.

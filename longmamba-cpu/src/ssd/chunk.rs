@@ -8,10 +8,17 @@
 //! h[n,p] = 2^u[end] · h[n,p] + Σ_s B[s,n] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
 //! ```
 //!
-//! Only differences of `u` that are ≤ 0 are raised. They would cancel badly in `f32` where `u` has
-//! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
-//! is exact where the two are close, and small against the result's own rounding where they are not. A decay below 2⁻⁶⁴
-//! counts as 0.
+//! Where `2^u[end]` is not too little ([`MOST_DECAY`](ChunkFactor::MOST_DECAY)), no power is raised for two tokens: with
+//! what the state's product needs anyway the second line is
+//!
+//! ```text
+//!        + 2^(u[t]-u[end]) · Σ_{s ≤ t} G[t,s] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
+//! ```
+//!
+//! whose left factor is one for all heads of a group. Otherwise only differences of `u` that are ≤ 0 are raised. They would
+//! cancel badly in `f32` where `u` has grown large, so `u` is summed in `f64` and kept in two floats: the difference of the
+//! leading parts is exact where the two are close, and small against the result's own rounding where they are not. A decay
+//! below 2⁻⁶⁴ counts as 0.
 //!
 //! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
 //! kept in `f32` either way.
@@ -21,12 +28,10 @@
 
 use super::decay::{Decay, between};
 use super::factor::ChunkFactor;
-use super::{Place, Scan, Skip};
+use super::output::{Decayed, Output};
+use super::{Place, Scan};
 use crate::dispatch::Block;
-use crate::isa::amx::Tiles;
-use crate::isa::tile::{
-    Add, BLOCK, BlockSums, Ending, Left, Right, Sums, add_product, add_product_of_block, multiply,
-};
+use crate::isa::tile::{Add, BLOCK, Left, Right, multiply};
 use crate::isa::{Isa, MOST_LANES};
 use crate::math::exp2_or_zero;
 use crate::select::{LINE, Selection, TILE};
@@ -49,16 +54,17 @@ pub(super) struct Workspace<'a, F> {
     states: &'a mut [f32],
     /// B of the chunk and group, transposed: `[d_state, CHUNK]`
     b: &'a mut [f32],
-    /// C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`
+    /// The causal part of C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`, 0 where that ends in the middle of a tile.
     scores: &'a mut [f32],
     /// C·Bᵀ with a head's decay, a left factor of `CHUNK` by `CHUNK`
     decayed: &'a mut [F],
     /// Δ·x, and the same with the decay to the end of the chunk: right factors of `CHUNK` rows
     update: &'a mut [F],
     late_update: &'a mut [F],
-    /// Bᵀ and C as left factors, and what lies to the right of them, where factors are not `f32`.
+    /// Bᵀ, C and C·Bᵀ as left factors, and what lies to the right of them, where factors are not `f32`.
     b_factors: &'a mut [F],
     c_factors: &'a mut [F],
+    score_factors: &'a mut [F],
     right: &'a mut [F],
 }
 
@@ -79,15 +85,15 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
     }
 
     /// Factors of all that consists of them, in the order of the fields.
-    fn factors(width: usize, d_state: usize) -> [usize; 6] {
+    fn factors(width: usize, d_state: usize) -> [usize; 7] {
         let chunk = F::CHUNK;
         let (tokens, states) = (chunk.div_ceil(F::STEP), d_state.div_ceil(F::STEP));
         let converted = match F::STEP {
-            1 => [0; 3],
-            _ => [d_state * tokens, chunk * states, states * width.max(chunk)],
+            1 => [0; 4],
+            _ => [d_state * tokens, chunk * states, chunk * tokens, states * width.max(chunk)],
         };
-        let [b, c, right] = converted;
-        [chunk * tokens, tokens * width, tokens * width, b, c, right]
+        let [b, c, scores, right] = converted;
+        [chunk * tokens, tokens * width, tokens * width, b, c, scores, right]
     }
 
     fn new(
@@ -98,7 +104,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
         d_state: usize,
     ) -> Self {
         let chunk = F::CHUNK;
-        let [decayed, update, late_update, b, c, right] = Self::factors(width, d_state);
+        let [decayed, update, late_update, b, c, scores, right] = Self::factors(width, d_state);
         Workspace {
             states: take(&mut floats, heads * d_state * state_stride(width)),
             b: take(&mut floats, d_state * chunk),
@@ -108,6 +114,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
             late_update: take(&mut factors, late_update),
             b_factors: take(&mut factors, b),
             c_factors: take(&mut factors, c),
+            score_factors: take(&mut factors, scores),
             right: take(&mut factors, right),
         }
     }
@@ -160,7 +167,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
                     self.scores(isa, place, found, &mut work);
                 }
                 let a = self.args.a[self.head + k + i];
-                let decay = Decay::new(isa, &deltas[..place.n], i, a);
+                let decay = Decay::new(isa, &deltas[..place.n], i, a, F::MOST_DECAY);
                 self.head(isa, place, i, found, in_place, &deltas, &decay, &mut work);
             }
             token += place.n;
@@ -221,7 +228,8 @@ impl<F: ChunkFactor> Scan<'_, F> {
         transpose(isa, b, [n, d_state], work.b, F::CHUNK);
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::left(isa, c, [n, d_state], work.c_factors);
-        let right = F::right(isa, work.b, [d_state, F::CHUNK], F::CHUNK, work.right);
+        let right = Right { data: &*work.b, depth_stride: F::CHUNK };
+        let right = F::right(isa, right, [d_state, F::CHUNK], work.right);
         let rows = causal_rows::<I, F>(isa);
         for first in (0..n).step_by(rows) {
             let shape = [rows.min(n - first), seen::<I, F>(isa, first)];
@@ -231,7 +239,12 @@ impl<F: ChunkFactor> Scan<'_, F> {
             let depth = d_state.div_ceil(F::STEP);
             multiply(isa, left, right, depth, &mut block(out, layout), Add(false));
         }
-        let b = Left { data: work.b, row_stride: F::CHUNK };
+        for t in 0..n {
+            mask(isa, t, &mut work.scores[t * F::CHUNK..][..seen::<I, F>(isa, t)]);
+        }
+        let scores = Left { data: &*work.scores, row_stride: F::CHUNK };
+        F::left(isa, scores, [n, F::CHUNK], work.score_factors);
+        let b = Left { data: &*work.b, row_stride: F::CHUNK };
         F::left(isa, b, [d_state, n], work.b_factors);
     }
 
@@ -241,12 +254,12 @@ impl<F: ChunkFactor> Scan<'_, F> {
     fn ask_for<I: Isa>(&self, isa: I, place: Place, i: usize) {
         let Place { b, k, count, token, n, .. } = place;
         let [_, _, _, head_dim] = self.state.shape();
-        for t in token..token + n {
-            isa.prefetch_row(self.y.row([b, t, k + i, 0], head_dim));
-            if i + 1 < count {
-                let next = [self.sequence + b, t, self.head + k + i + 1, 0];
-                isa.prefetch_row(&self.args.x.row(next)[..head_dim]);
-            }
+        let y = self.y.row([b, token, k + i, 0], head_dim).as_ptr();
+        isa.prefetch_rows(y, self.y.strides()[1], n, head_dim);
+        if i + 1 < count {
+            let next = [self.sequence + b, token, self.head + k + i + 1, 0];
+            let x = matrix(&self.args.x, next);
+            isa.prefetch_rows(x.data.as_ptr(), x.row_stride, n, head_dim);
         }
     }
 
@@ -286,20 +299,28 @@ impl<F: ChunkFactor> Scan<'_, F> {
                     now[r] = isa.mul(delta[r], isa.load_at(rows[r], p));
                     late[r] = isa.mul(to_end[r], now[r]);
                 }
-                F::put_right(isa, now, work.update, pair, width, p);
+                if !decay.by_end {
+                    F::put_right(isa, now, work.update, pair, width, p);
+                }
                 F::put_right(isa, late, work.late_update, pair, width, p);
             }
         }
 
         self.ask_for(isa, place, i);
 
-        // C·Bᵀ with this head's decay.
+        // C·Bᵀ with this head's decay, and what it meets.
         let stride = F::CHUNK / F::STEP;
-        for t in 0..n {
-            let scores = &work.scores[t * F::CHUNK..];
-            let row = &mut work.decayed[t * stride..][..stride];
-            decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
-        }
+        let (decayed, update) = if decay.by_end {
+            let scores = Left { data: &*work.scores, row_stride: F::CHUNK };
+            (F::again(scores, F::CHUNK, work.score_factors), &*work.late_update)
+        } else {
+            for t in 0..n {
+                let scores = &work.scores[t * F::CHUNK..];
+                let row = &mut work.decayed[t * stride..][..stride];
+                decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
+            }
+            (Left { data: &*work.decayed, row_stride: stride }, &*work.update)
+        };
 
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
         let stride_between = if in_place { width } else { state_stride(width) };
@@ -310,16 +331,17 @@ impl<F: ChunkFactor> Scan<'_, F> {
         };
         let c = matrix(&self.args.c, [sequence, token, group, 0]);
         let c = F::again(c, d_state, work.c_factors);
-        let right = F::right(isa, states, [d_state, width], stride_between, work.right);
+        let right = Right { data: &*states, depth_stride: stride_between };
         let ending = Output {
-            start: &decay.since_start,
-            decayed: Left { data: &*work.decayed, row_stride: stride },
-            update: Right { data: &*work.update, depth_stride: width },
+            before: &decay.before,
+            after: &decay.after,
+            decayed,
+            update: Right { data: update, depth_stride: width },
             d,
             x: matrix(&self.args.x, [sequence, token, head, 0]),
         };
         let mut out = self.y.matrix_mut([b, token, k + i, 0], 1, [n, head_dim]);
-        multiply(isa, c, right, d_state.div_ceil(F::STEP), &mut out, ending);
+        F::multiply(isa, c, right, d_state, work.right, &mut out, ending);
 
         // And the state.
         let left = Left { data: &*work.b, row_stride: F::CHUNK };
@@ -335,76 +357,6 @@ impl<F: ChunkFactor> Scan<'_, F> {
 fn seen<I: Isa, F: ChunkFactor>(isa: I, t: usize) -> usize {
     let rows = causal_rows::<I, F>(isa);
     ((t / rows + 1) * rows).next_multiple_of(MOST_LANES).min(F::CHUNK)
-}
-
-/// All that y is made of, but for the product of C and the state.
-#[derive(Clone, Copy)]
-struct Output<'a, F> {
-    /// `2^u[t]`
-    start: &'a [f32; MOST],
-    /// C·Bᵀ with the head's decay, `[tokens, tokens]`. Of a row the tokens up to the end of its tile are read, 0 where
-    /// they are later than the row's.
-    decayed: Left<'a, F>,
-    /// Δ·x
-    update: Right<'a, F>,
-    d: Skip<'a>,
-    /// `[tokens, head_dim]`
-    x: Left<'a>,
-}
-
-impl<F: ChunkFactor> Ending for Output<'_, F> {
-    #[inline(always)]
-    fn add<I: Isa, const MR: usize, const NV: usize>(
-        self,
-        isa: I,
-        at: [usize; 2],
-        sums: &mut Sums<I, MR, NV>,
-    ) {
-        let [t, p] = at;
-        // What the end takes of x has left the nearest cache meanwhile.
-        for row in t..t + MR {
-            let x = from(self.x.data, row * self.x.row_stride + p);
-            isa.prefetch_row(&x[..x.len().min(NV * I::LANES)]);
-        }
-        for (&start, sums) in self.start[t..][..MR].iter().zip(&mut *sums) {
-            let start = isa.splat(start);
-            for sum in sums {
-                *sum = isa.mul(start, *sum);
-            }
-        }
-        let depth = (t + MR).div_ceil(F::STEP);
-        add_product(isa, self.decayed, self.update, depth, at, sums);
-    }
-
-    #[inline(always)]
-    fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
-        let ([t, _], [rows, _]) = (at, tiles.shape());
-        for (&start, sums) in self.start[t..][..rows].iter().zip(&mut sums.0) {
-            let start = isa.splat(start);
-            for sums in sums.chunks_exact_mut(I::LANES) {
-                isa.store(isa.mul(start, isa.load(sums)), sums);
-            }
-        }
-        let depth = (t + rows).div_ceil(F::STEP);
-        add_product_of_block(isa, tiles, self.decayed, self.update, depth, at, sums);
-    }
-
-    #[inline(always)]
-    fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
-        let x = isa.load_at(&self.x.data[t * self.x.row_stride + p..][..old.len()], 0);
-        isa.fma(self.d.at(isa, p), x, sums)
-    }
-}
-
-/// The product, and what it meets with the chunk's decay.
-#[derive(Clone, Copy)]
-struct Decayed(f32);
-
-impl Ending for Decayed {
-    #[inline(always)]
-    fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
-        isa.fma(isa.splat(self.0), isa.load_at(old, 0), sums)
-    }
 }
 
 /// `into[k, t] = from[t, k]` for `n` tokens and `depth` states; rows of `into` have `chunk` elements.
@@ -433,15 +385,9 @@ fn transpose<I: Isa>(
     }
 }
 
-/// `scores[s] · 2^(u[t]-u[s])`, and 0 where s is later than t: a row of a left factor.
+/// Sets the scores of tokens that are later than t to 0.
 #[inline(always)]
-fn decayed_scores<I: Isa, F: ChunkFactor>(
-    isa: I,
-    decay: &Decay,
-    t: usize,
-    scores: &[f32],
-    row: &mut [F],
-) {
+fn mask<I: Isa>(isa: I, t: usize, scores: &mut [f32]) {
     const INDEX: [f32; MOST] = {
         let mut index = [0.0; MOST];
         let mut s = 0;
@@ -451,14 +397,27 @@ fn decayed_scores<I: Isa, F: ChunkFactor>(
         }
         index
     };
-    let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
     let now = isa.splat(t as f32);
+    for (scores, index) in scores.chunks_exact_mut(I::LANES).zip(INDEX.chunks_exact(I::LANES)) {
+        isa.store(isa.zero_where_gt(isa.load(index), now, isa.load(scores)), scores);
+    }
+}
+
+/// `scores[s] · 2^(u[t]-u[s])`: a row of a left factor.
+#[inline(always)]
+fn decayed_scores<I: Isa, F: ChunkFactor>(
+    isa: I,
+    decay: &Decay,
+    t: usize,
+    scores: &[f32],
+    row: &mut [F],
+) {
+    let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
     // No vector waits for another: the processor finds the next ones by itself.
     for s in (0..scores.len()).step_by(I::LANES) {
         let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
         let [decayed] = exp2_or_zero(isa, [between(isa, later, earlier)]);
-        let score = isa.mul(isa.load(&scores[s..]), decayed);
-        F::put_left(isa, isa.zero_where_gt(isa.load(&INDEX[s..]), now, score), row, s);
+        F::put_left(isa, isa.mul(isa.load(&scores[s..]), decayed), row, s);
     }
 }
 

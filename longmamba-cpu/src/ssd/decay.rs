@@ -12,21 +12,31 @@ pub(super) struct Decay {
     /// `u`, its leading and its trailing part.
     pub(super) high: [f32; MOST],
     pub(super) low: [f32; MOST],
-    /// `2^u[t]`
-    pub(super) since_start: [f32; MOST],
     /// `2^(u[end] - u[t])`
     pub(super) to_end: [f32; MOST],
     /// `2^u[end]`
     pub(super) whole: f32,
+    /// Whether that is not so little that `2^(u[t] - u[s])` cannot be `to_end[s] / to_end[t]`.
+    pub(super) by_end: bool,
+    /// What y is multiplied by before the chunk's own tokens are added, and what after that; together `2^u[t]`.
+    pub(super) before: [f32; MOST],
+    pub(super) after: [f32; MOST],
 }
 
 impl Decay {
-    /// Of the head that is `head` in the line, whose A is `a`.
+    /// Of the head that is `head` in the line, whose A is `a`. `most` is the most powers of two that is not too much.
     #[inline(always)]
-    pub(super) fn new<I: Isa>(isa: I, deltas: &[[f32; LINE]], head: usize, a: f32) -> Self {
-        let zeros = [0.0; MOST];
+    pub(super) fn new<I: Isa>(
+        isa: I,
+        deltas: &[[f32; LINE]],
+        head: usize,
+        a: f32,
+        most: f32,
+    ) -> Self {
+        let (zeros, ones) = ([0.0; MOST], [1.0; MOST]);
+        let (high, low, to_end) = (zeros, zeros, zeros);
         let mut decay =
-            Decay { high: zeros, low: zeros, since_start: zeros, to_end: zeros, whole: 1.0 };
+            Decay { high, low, to_end, whole: 1.0, by_end: false, before: ones, after: ones };
         let rate = f64::from(a) * LOG2_E;
         let mut sum = 0.0f64;
         for (t, deltas) in deltas.iter().enumerate() {
@@ -37,15 +47,27 @@ impl Decay {
         }
         let last = deltas.len() - 1;
         let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
-        let whole = deltas.len().next_multiple_of(MOST_LANES);
-        for t in (0..whole).step_by(I::LANES) {
+        let n = deltas.len().next_multiple_of(MOST_LANES);
+        for t in (0..n).step_by(I::LANES) {
             let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
             isa.store(between(isa, end, u), &mut decay.to_end[t..]);
         }
-        decay.since_start = decay.high;
-        map(isa, Exp2OrZero, &mut decay.since_start[..whole]);
-        map(isa, Exp2OrZero, &mut decay.to_end[..whole]);
-        decay.whole = decay.since_start[last];
+        map(isa, Exp2OrZero, &mut decay.to_end[..n]);
+        decay.by_end = decay.high[last] >= -most;
+        if decay.by_end {
+            decay.before[..I::LANES].fill(decay.high[last]);
+            map(isa, Exp2OrZero, &mut decay.before[..I::LANES]);
+            decay.whole = decay.before[0];
+            decay.before = [decay.whole; MOST];
+            for t in (0..n).step_by(I::LANES) {
+                let to_end = isa.load(&decay.to_end[t..]);
+                isa.store(isa.div(isa.splat(1.0), to_end), &mut decay.after[t..]);
+            }
+        } else {
+            decay.before = decay.high;
+            map(isa, Exp2OrZero, &mut decay.before[..n]);
+            decay.whole = decay.before[last];
+        }
         decay
     }
 }

@@ -1,7 +1,7 @@
 //! What the products inside a chunk are made of: `f32`, or values rounded to `bf16`, in pairs.
 
-use crate::dispatch::Scratched;
-use crate::isa::tile::{Factor, Left, Right};
+use crate::dispatch::{Block, Scratched};
+use crate::isa::tile::{Ending, Factor, Left, Right, join, multiply, multiply_joined};
 use crate::isa::{Isa, Pair};
 
 /// A factor that a chunk's values can be given as.
@@ -10,6 +10,9 @@ pub(super) trait ChunkFactor: Factor + Scratched {
     const CHUNK: usize;
     /// Neighbours in k that are one factor.
     const STEP: usize;
+    /// The most powers of two that a chunk may decay by for the decay between two of its tokens to be taken as a quotient of
+    /// theirs to its end: rounding a power leaves an error that grows with it.
+    const MOST_DECAY: f32;
 
     /// The left factor of `rows` rows and `depth` values each, those that neighbour in k side by side. `room` is
     /// for rows of `depth / STEP` factors, rounded up.
@@ -23,15 +26,24 @@ pub(super) trait ChunkFactor: Factor + Scratched {
     /// What [`left`](Self::left) gave for the same, with `room` as it left it.
     fn again<'a>(from: Left<'a>, depth: usize, room: &'a [Self]) -> Left<'a, Self>;
 
-    /// The right factor of `depth` rows of `width` values, whole vectors, `stride` apart. `room` is for `depth / STEP` such
-    /// rows, rounded up.
+    /// The right factor of `depth` rows of `width` values, whole vectors. `room` is for `depth / STEP` such rows, rounded up.
     fn right<'a, I: Isa>(
         isa: I,
-        from: &'a [f32],
+        from: Right<'a>,
         shape: [usize; 2],
-        stride: usize,
         room: &'a mut [Self],
     ) -> Right<'a, Self>;
+
+    /// [`multiply`] with the right factor of `depth` rows of values, whole vectors, for which there is `room` as above.
+    fn multiply<I: Isa>(
+        isa: I,
+        left: Left<'_, Self>,
+        right: Right<'_>,
+        depth: usize,
+        room: &mut [Self],
+        out: &mut Block<'_, f32, 2>,
+        ending: impl Ending,
+    );
 
     /// Writes values `at` to `at + LANES` of a row of a left factor; `at` is a multiple of `LANES`.
     fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [Self], at: usize);
@@ -52,6 +64,8 @@ impl ChunkFactor for f32 {
     /// 64 takes 5 to 10 % longer.
     const CHUNK: usize = 32;
     const STEP: usize = 1;
+    /// An error of 2⁻²²·ln 2, about that of the powers themselves.
+    const MOST_DECAY: f32 = 8.0;
 
     #[inline(always)]
     fn left<'a, I: Isa>(_: I, from: Left<'a>, _: [usize; 2], _: &'a mut [f32]) -> Left<'a> {
@@ -62,14 +76,20 @@ impl ChunkFactor for f32 {
         from
     }
     #[inline(always)]
-    fn right<'a, I: Isa>(
-        _: I,
-        from: &'a [f32],
-        _: [usize; 2],
-        stride: usize,
-        _: &'a mut [f32],
-    ) -> Right<'a> {
-        Right { data: from, depth_stride: stride }
+    fn right<'a, I: Isa>(_: I, from: Right<'a>, _: [usize; 2], _: &'a mut [f32]) -> Right<'a> {
+        from
+    }
+    #[inline(always)]
+    fn multiply<I: Isa>(
+        isa: I,
+        left: Left<'_>,
+        right: Right<'_>,
+        depth: usize,
+        _: &mut [f32],
+        out: &mut Block<'_, f32, 2>,
+        ending: impl Ending,
+    ) {
+        multiply(isa, left, right, depth, out, ending);
     }
     #[inline(always)]
     fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [f32], at: usize) {
@@ -92,6 +112,8 @@ impl ChunkFactor for f32 {
 impl ChunkFactor for Pair {
     const CHUNK: usize = 64;
     const STEP: usize = 2;
+    /// An error of 2⁻²⁰·ln 2, where rounding to bf16 leaves 2⁻⁹.
+    const MOST_DECAY: f32 = 32.0;
 
     #[inline(always)]
     fn left<'a, I: Isa>(
@@ -118,22 +140,23 @@ impl ChunkFactor for Pair {
     #[inline(always)]
     fn right<'a, I: Isa>(
         isa: I,
-        from: &'a [f32],
-        [depth, width]: [usize; 2],
-        stride: usize,
+        from: Right<'a>,
+        shape: [usize; 2],
         room: &'a mut [Pair],
     ) -> Right<'a, Pair> {
-        for k in 0..depth.div_ceil(2) {
-            let first = &from[2 * k * stride..][..width];
-            let whole = 2 * k + 1 < depth;
-            let second = if whole { &from[(2 * k + 1) * stride..][..width] } else { first };
-            for j in (0..width).step_by(I::LANES) {
-                let a = isa.load(&first[j..]);
-                let b = if whole { isa.load(&second[j..]) } else { isa.zero() };
-                Self::put_right(isa, [a, b], room, k, width, j);
-            }
-        }
-        Right { data: room, depth_stride: width }
+        join(isa, from, shape, room)
+    }
+    #[inline(always)]
+    fn multiply<I: Isa>(
+        isa: I,
+        left: Left<'_, Pair>,
+        right: Right<'_>,
+        depth: usize,
+        room: &mut [Pair],
+        out: &mut Block<'_, f32, 2>,
+        ending: impl Ending,
+    ) {
+        multiply_joined(isa, left, right, depth, room, out, ending);
     }
     #[inline(always)]
     fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [Pair], at: usize) {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::dispatch::Cpu;
-use crate::isa::Pair;
+use crate::isa::{MOST_LANES, Pair};
 use half::bf16;
 use longmamba_core::{Layout, ViewMut};
 
@@ -203,6 +203,74 @@ fn products_of_pairs_are_exact() {
                     for twice in [false, true] {
                         check_pairs(cpu, [rows, columns, depth], twice);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// [`join`] and then [`multiply`], or both at once.
+struct Floats<'a, 'o> {
+    left: Left<'a, Pair>,
+    right: Right<'a>,
+    depth: usize,
+    room: &'a mut [Pair],
+    out: Block<'o, f32, 2>,
+    at_once: bool,
+}
+
+impl Kernel for Floats<'_, '_> {
+    type Out = ();
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Floats { left, right, depth, room, mut out, at_once } = self;
+        let (out, ending) = (&mut out, Add(true));
+        if at_once {
+            return multiply_joined(isa, left, right, depth, room, out, ending);
+        }
+        let width = out.shape()[1].next_multiple_of(MOST_LANES);
+        let right = join(isa, right, [depth, width], room);
+        multiply(isa, left, right, depth.div_ceil(2), out, ending);
+    }
+}
+
+/// Whole numbers and halves, most of which are rounded.
+fn floats_of(depth: usize, width: usize, stride: usize) -> Vec<f32> {
+    let mut floats = vec![f32::NAN; depth * stride];
+    for (k, row) in floats.chunks_exact_mut(stride.max(1)).enumerate() {
+        for (j, value) in row[..width].iter_mut().enumerate() {
+            *value = ((k * 1031 + j * 377) % 5003) as f32 / 2.0 - 1250.0;
+        }
+    }
+    floats
+}
+
+#[test]
+fn floats_that_are_joined_on_the_way_give_the_same_bits() {
+    for cpu in Cpu::available() {
+        for rows in [0, 1, 5, 6, 7, 11, 12, 13, 24, 33] {
+            for columns in [0usize, 1, 8, 16, 17, 31, 32, 33, 48, 50] {
+                for depth in [0usize, 1, 2, 3, 16, 33] {
+                    let (width, pairs_) = (columns.next_multiple_of(MOST_LANES), depth.div_ceil(2));
+                    let stride = width + 16;
+                    let (l, r) =
+                        (pairs(rows, pairs_, pairs_ + 3, 1), floats_of(depth, width, stride));
+                    let product = |at_once| {
+                        let mut out = integers(rows * columns, 3);
+                        let mut room = vec![[bf16::ZERO; 2]; pairs_ * width];
+                        let left = Left { data: &l[..], row_stride: pairs_ + 3 };
+                        let right = Right { data: &r[..], depth_stride: stride };
+                        let block = ViewMut::new(&mut out, [rows, columns]).unwrap();
+                        let (out_, room_) = (Block::new(block), &mut room[..]);
+                        cpu.call(Floats { left, right, depth, room: room_, out: out_, at_once });
+                        out
+                    };
+                    let (found, expected) = (product(true), product(false));
+                    let what = format!("{cpu:?} {rows} x {depth} x {columns}");
+                    assert!(found.iter().all(|v| v.is_finite()), "{what}");
+                    assert_eq!(found, expected, "{what}");
                 }
             }
         }

@@ -1,0 +1,78 @@
+//! What becomes of the two products with a head's state (see [`chunk`](super::chunk)): y, and the next state.
+
+use super::Skip;
+use super::chunk::MOST;
+use super::factor::ChunkFactor;
+use crate::isa::Isa;
+use crate::isa::amx::Tiles;
+use crate::isa::tile::{BlockSums, Ending, Left, Right, Sums, add_product, add_product_of_block};
+
+/// All that y is made of, but for the product of C and the state.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a, F> {
+    /// See [`Decay`].
+    pub(super) before: &'a [f32; MOST],
+    pub(super) after: &'a [f32; MOST],
+    /// C·Bᵀ, mostly with the head's decay, `[tokens, tokens]`. Of a row the tokens up to the end of its tile are read, 0
+    /// where they are later than the row's.
+    pub(super) decayed: Left<'a, F>,
+    /// Δ·x, perhaps with its decay to the chunk's end.
+    pub(super) update: Right<'a, F>,
+    pub(super) d: Skip<'a>,
+    /// `[tokens, head_dim]`
+    pub(super) x: Left<'a>,
+}
+
+impl<F: ChunkFactor> Ending for Output<'_, F> {
+    #[inline(always)]
+    fn add<I: Isa, const MR: usize, const NV: usize>(
+        self,
+        isa: I,
+        at: [usize; 2],
+        sums: &mut Sums<I, MR, NV>,
+    ) {
+        let [t, p] = at;
+        // What the end takes of x has left the nearest cache meanwhile.
+        let x = self.x.data.as_ptr().wrapping_add(t * self.x.row_stride + p);
+        isa.prefetch_rows(x, self.x.row_stride, MR, NV * I::LANES);
+        for (&before, sums) in self.before[t..][..MR].iter().zip(&mut *sums) {
+            let before = isa.splat(before);
+            for sum in sums {
+                *sum = isa.mul(before, *sum);
+            }
+        }
+        let depth = (t + MR).div_ceil(F::STEP);
+        add_product(isa, self.decayed, self.update, depth, at, sums);
+    }
+
+    #[inline(always)]
+    fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
+        let ([t, _], [rows, _]) = (at, tiles.shape());
+        for (&before, sums) in self.before[t..][..rows].iter().zip(&mut sums.0) {
+            let before = isa.splat(before);
+            for sums in sums.chunks_exact_mut(I::LANES) {
+                isa.store(isa.mul(before, isa.load(sums)), sums);
+            }
+        }
+        let depth = (t + rows).div_ceil(F::STEP);
+        add_product_of_block(isa, tiles, self.decayed, self.update, depth, at, sums);
+    }
+
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
+        let x = isa.load_at(&self.x.data[t * self.x.row_stride + p..][..old.len()], 0);
+        let sums = isa.mul(isa.splat(self.after[t]), sums);
+        isa.fma(self.d.at(isa, p), x, sums)
+    }
+}
+
+/// The product, and what it meets with the chunk's decay.
+#[derive(Clone, Copy)]
+pub(super) struct Decayed(pub(super) f32);
+
+impl Ending for Decayed {
+    #[inline(always)]
+    fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
+        isa.fma(isa.splat(self.0), isa.load_at(old, 0), sums)
+    }
+}
