@@ -152,6 +152,9 @@ struct Panel {
     width: usize,
 }
 
+/// Floats are asked for so many pairs of rows ahead: a panel's part of a row is too short for the processor to foresee.
+const AHEAD: usize = 8;
+
 /// The loop over `depth` pairs: `sums[i][v] += Σ_k l[i, k] · r[k, v]`, and `r` is written down.
 ///
 /// # Safety
@@ -173,6 +176,9 @@ unsafe fn sum<I: Isa, const MR: usize, const NV: usize>(
         let mut right = [Pair::ZERO.splat(isa); NV];
         for (v, right) in right.iter_mut().enumerate() {
             let at = v * I::LANES;
+            for row in [2 * AHEAD, 2 * AHEAD + 1] {
+                isa.prefetch(floats.wrapping_add(row.wrapping_mul(stride).wrapping_add(at)));
+            }
             // SAFETY: the caller vouches.
             unsafe {
                 let second = isa.load_ptr(floats.add(stride + at));
