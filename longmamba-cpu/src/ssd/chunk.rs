@@ -168,7 +168,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
                 }
                 let a = self.args.a[self.head + k + i];
                 let decay = Decay::new(isa, &deltas[..place.n], i, a, F::MOST_DECAY);
-                self.head(isa, place, i, found, in_place, &deltas, &decay, &mut work);
+                self.head(isa, place, i, found, in_place, &decay, &mut work);
             }
             token += place.n;
         }
@@ -263,6 +263,36 @@ impl<F: ChunkFactor> Scan<'_, F> {
         }
     }
 
+    /// x of a chunk and head, each token times its own factor: a right factor.
+    #[inline(always)]
+    fn scaled<I: Isa>(
+        &self,
+        isa: I,
+        place: Place,
+        head: usize,
+        scale: &[f32; MOST],
+        room: &mut [F],
+    ) {
+        let Place { b, token, n, .. } = place;
+        let width = self.state.shape()[3].next_multiple_of(MOST_LANES);
+        // A token that is missing at the end counts as zeros.
+        let x = |t| match t < n {
+            true => self.args.x.row([self.sequence + b, token + t, head, 0]),
+            false => &[],
+        };
+        for pair in 0..n.div_ceil(2) {
+            let t = 2 * pair;
+            let (rows, scale) = ([x(t), x(t + 1)], [scale[t], scale[t + 1]].map(|s| isa.splat(s)));
+            for p in (0..width).step_by(I::LANES) {
+                let mut scaled = [isa.zero(); 2];
+                for r in 0..2 {
+                    scaled[r] = isa.mul(scale[r], isa.load_at(rows[r], p));
+                }
+                F::put_right(isa, scaled, room, pair, width, p);
+            }
+        }
+    }
+
     /// All of a chunk for head `i` of the line.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "the body of the loop over heads")]
@@ -273,7 +303,6 @@ impl<F: ChunkFactor> Scan<'_, F> {
         i: usize,
         group: usize,
         in_place: bool,
-        deltas: &[[f32; LINE]; MOST],
         decay: &Decay,
         work: &mut Workspace<'_, F>,
     ) {
@@ -283,27 +312,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let width = head_dim.next_multiple_of(MOST_LANES);
         let d = self.skip(head);
 
-        // Δ·x, two tokens at a time; a token that is missing at the end counts as zeros.
-        let x = |t| match t < n {
-            true => self.args.x.row([sequence, token + t, head, 0]),
-            false => &[],
-        };
-        for pair in 0..n.div_ceil(2) {
-            let t = 2 * pair;
-            let rows = [x(t), x(t + 1)];
-            let delta = [isa.splat(deltas[t][i]), isa.splat(deltas[t + 1][i])];
-            let to_end = [isa.splat(decay.to_end[t]), isa.splat(decay.to_end[t + 1])];
-            for p in (0..width).step_by(I::LANES) {
-                let (mut now, mut late) = ([isa.zero(); 2], [isa.zero(); 2]);
-                for r in 0..2 {
-                    now[r] = isa.mul(delta[r], isa.load_at(rows[r], p));
-                    late[r] = isa.mul(to_end[r], now[r]);
-                }
-                if !decay.by_end {
-                    F::put_right(isa, now, work.update, pair, width, p);
-                }
-                F::put_right(isa, late, work.late_update, pair, width, p);
-            }
+        self.scaled(isa, place, head, &decay.late_delta, work.late_update);
+        if !decay.by_end {
+            self.scaled(isa, place, head, &decay.delta, work.update);
         }
 
         self.ask_for(isa, place, i);

@@ -12,11 +12,13 @@ pub(super) struct Decay {
     /// `u`, its leading and its trailing part.
     pub(super) high: [f32; MOST],
     pub(super) low: [f32; MOST],
-    /// `2^(u[end] - u[t])`
-    pub(super) to_end: [f32; MOST],
+    /// Δ, and `2^(u[end] - u[t]) · Δ`
+    pub(super) delta: [f32; MOST],
+    pub(super) late_delta: [f32; MOST],
     /// `2^u[end]`
     pub(super) whole: f32,
-    /// Whether that is not so little that `2^(u[t] - u[s])` cannot be `to_end[s] / to_end[t]`.
+    /// Whether that is not so little that `2^(u[t] - u[s])` cannot be the quotient of `2^(u[end] - u[s])` and
+    /// `2^(u[end] - u[t])`.
     pub(super) by_end: bool,
     /// What y is multiplied by before the chunk's own tokens are added, and what after that; together `2^u[t]`.
     pub(super) before: [f32; MOST],
@@ -34,12 +36,20 @@ impl Decay {
         most: f32,
     ) -> Self {
         let (zeros, ones) = ([0.0; MOST], [1.0; MOST]);
-        let (high, low, to_end) = (zeros, zeros, zeros);
-        let mut decay =
-            Decay { high, low, to_end, whole: 1.0, by_end: false, before: ones, after: ones };
+        let mut decay = Decay {
+            high: zeros,
+            low: zeros,
+            delta: zeros,
+            late_delta: zeros,
+            whole: 1.0,
+            by_end: false,
+            before: ones,
+            after: ones,
+        };
         let rate = f64::from(a) * LOG2_E;
         let mut sum = 0.0f64;
         for (t, deltas) in deltas.iter().enumerate() {
+            decay.delta[t] = deltas[head];
             sum += f64::from(deltas[head]);
             let u = sum * rate;
             decay.high[t] = u as f32;
@@ -48,11 +58,16 @@ impl Decay {
         let last = deltas.len() - 1;
         let end = (isa.splat(decay.high[last]), isa.splat(decay.low[last]));
         let n = deltas.len().next_multiple_of(MOST_LANES);
+        let mut to_end = zeros;
         for t in (0..n).step_by(I::LANES) {
             let u = (isa.load(&decay.high[t..]), isa.load(&decay.low[t..]));
-            isa.store(between(isa, end, u), &mut decay.to_end[t..]);
+            isa.store(between(isa, end, u), &mut to_end[t..]);
         }
-        map(isa, Exp2OrZero, &mut decay.to_end[..n]);
+        map(isa, Exp2OrZero, &mut to_end[..n]);
+        for t in (0..n).step_by(I::LANES) {
+            let late = isa.mul(isa.load(&to_end[t..]), isa.load(&decay.delta[t..]));
+            isa.store(late, &mut decay.late_delta[t..]);
+        }
         decay.by_end = decay.high[last] >= -most;
         if decay.by_end {
             decay.before[..I::LANES].fill(decay.high[last]);
@@ -60,8 +75,8 @@ impl Decay {
             decay.whole = decay.before[0];
             decay.before = [decay.whole; MOST];
             for t in (0..n).step_by(I::LANES) {
-                let to_end = isa.load(&decay.to_end[t..]);
-                isa.store(isa.div(isa.splat(1.0), to_end), &mut decay.after[t..]);
+                let after = isa.div(isa.splat(1.0), isa.load(&to_end[t..]));
+                isa.store(after, &mut decay.after[t..]);
             }
         } else {
             decay.before = decay.high;
