@@ -327,21 +327,35 @@ fn what_has_decayed_is_gone() {
     }
 }
 
-/// Powers of two between tokens are found in two ways, by how much a chunk decays.
+/// Not even by rounding: to the last bit.
 #[test]
-fn a_chunk_may_decay_little_or_much() {
-    let mut problem = Problem::new([1, 141, 10, 16, 1, 16], Storage::Plain, 11);
-    // Δ is ln 2, so that a chunk of 32 tokens, or 64, is worth two to the power of so much, or twice that.
-    let dt_raw = vec![0.0; 1410];
-    (problem.dt_raw, problem.dt_bias) = (Strided::rows(&dt_raw, [1, 141, 10], 0), None);
-    let chunks = [0.0, 0.01, 3.0, 7.9, 8.1, 15.9, 16.1, 31.0, 60.0, 300.0];
-    problem.a = chunks.map(|power: f32| -power / 32.0).to_vec();
-    let expected = problem.oracle();
-    for cpu in cpus() {
-        problem.check_within("powers", &problem.run(cpu, &[]), &expected, 2e-6);
-        let rounded = problem.run_as(cpu, &[], Cpu::ssd_bf16);
-        problem.check_within("powers, rounded", &rounded, &expected, 1e-2);
+fn later_tokens_cannot_be_felt() {
+    let problem = Problem::new([1, 150, 3, 24, 1, 20], Storage::Plain, 12);
+    for from in [1, 13, 63, 64, 100] {
+        let mut other = Problem::new(problem.dims, Storage::Plain, 13);
+        (other.a, other.state) = (problem.a.clone(), problem.state.clone());
+        (other.d, other.dt_bias) = (problem.d.clone(), problem.dt_bias.clone());
+        other.x = spliced(&problem.x, &other.x, from);
+        other.dt_raw = spliced(&problem.dt_raw, &other.dt_raw, from);
+        other.b = spliced(&problem.b, &other.b, from);
+        other.c = spliced(&problem.c, &other.c, from);
+        for cpu in cpus() {
+            for ssd in [Cpu::ssd as Method, Cpu::ssd_bf16] {
+                let y = |problem: &Problem| problem.run_as(cpu, &[], ssd).y;
+                let (one, two) = (y(&problem), y(&other));
+                assert_same("before", &one[..from * 72], &two[..from * 72]);
+                assert_ne!(one[from * 72..], two[from * 72..]);
+            }
+        }
     }
+}
+
+/// The tokens of one sequence, from `from` on those of another.
+fn spliced<const R: usize>(one: &Strided<R>, other: &Strided<R>, from: usize) -> Strided<R> {
+    let (mut values, shape) = (one.values(), one.view().shape());
+    let at = from * shape[2..].iter().product::<usize>();
+    values[at..].copy_from_slice(&other.values()[at..]);
+    Strided::rows(&values, shape, 0)
 }
 
 #[test]

@@ -8,17 +8,10 @@
 //! h[n,p] = 2^u[end] · h[n,p] + Σ_s B[s,n] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
 //! ```
 //!
-//! Where `2^u[end]` is not too little ([`MOST_DECAY`](ChunkFactor::MOST_DECAY)), no power is raised for two tokens: with
-//! what the state's product needs anyway the second line is
-//!
-//! ```text
-//!        + 2^(u[t]-u[end]) · Σ_{s ≤ t} G[t,s] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
-//! ```
-//!
-//! whose left factor is one for all heads of a group. Otherwise only differences of `u` that are ≤ 0 are raised. They would
-//! cancel badly in `f32` where `u` has grown large, so `u` is summed in `f64` and kept in two floats: the difference of the
-//! leading parts is exact where the two are close, and small against the result's own rounding where they are not. A decay
-//! below 2⁻⁶⁴ counts as 0.
+//! Only differences of `u` that are ≤ 0 are raised. They would cancel badly in `f32` where `u` has
+//! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
+//! is exact where the two are close, and small against the result's own rounding where they are not. A decay below 2⁻⁶⁴
+//! counts as 0.
 //!
 //! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
 //! kept in `f32` either way.
@@ -54,17 +47,16 @@ pub(super) struct Workspace<'a, F> {
     states: &'a mut [f32],
     /// B of the chunk and group, transposed: `[d_state, CHUNK]`
     b: &'a mut [f32],
-    /// The causal part of C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`, 0 where that ends in the middle of a tile.
+    /// C·Bᵀ of the chunk and group: `[CHUNK, CHUNK]`
     scores: &'a mut [f32],
     /// C·Bᵀ with a head's decay, a left factor of `CHUNK` by `CHUNK`
     decayed: &'a mut [F],
     /// Δ·x, and the same with the decay to the end of the chunk: right factors of `CHUNK` rows
     update: &'a mut [F],
     late_update: &'a mut [F],
-    /// Bᵀ, C and C·Bᵀ as left factors, and what lies to the right of them, where factors are not `f32`.
+    /// Bᵀ and C as left factors, and what lies to the right of them, where factors are not `f32`.
     b_factors: &'a mut [F],
     c_factors: &'a mut [F],
-    score_factors: &'a mut [F],
     right: &'a mut [F],
 }
 
@@ -85,15 +77,15 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
     }
 
     /// Factors of all that consists of them, in the order of the fields.
-    fn factors(width: usize, d_state: usize) -> [usize; 7] {
+    fn factors(width: usize, d_state: usize) -> [usize; 6] {
         let chunk = F::CHUNK;
         let (tokens, states) = (chunk.div_ceil(F::STEP), d_state.div_ceil(F::STEP));
         let converted = match F::STEP {
-            1 => [0; 4],
-            _ => [d_state * tokens, chunk * states, chunk * tokens, states * width.max(chunk)],
+            1 => [0; 3],
+            _ => [d_state * tokens, chunk * states, states * width.max(chunk)],
         };
-        let [b, c, scores, right] = converted;
-        [chunk * tokens, tokens * width, tokens * width, b, c, scores, right]
+        let [b, c, right] = converted;
+        [chunk * tokens, tokens * width, tokens * width, b, c, right]
     }
 
     fn new(
@@ -104,7 +96,7 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
         d_state: usize,
     ) -> Self {
         let chunk = F::CHUNK;
-        let [decayed, update, late_update, b, c, scores, right] = Self::factors(width, d_state);
+        let [decayed, update, late_update, b, c, right] = Self::factors(width, d_state);
         Workspace {
             states: take(&mut floats, heads * d_state * state_stride(width)),
             b: take(&mut floats, d_state * chunk),
@@ -114,7 +106,6 @@ impl<'a, F: ChunkFactor> Workspace<'a, F> {
             late_update: take(&mut factors, late_update),
             b_factors: take(&mut factors, b),
             c_factors: take(&mut factors, c),
-            score_factors: take(&mut factors, scores),
             right: take(&mut factors, right),
         }
     }
@@ -167,8 +158,8 @@ impl<F: ChunkFactor> Scan<'_, F> {
                     self.scores(isa, place, found, &mut work);
                 }
                 let a = self.args.a[self.head + k + i];
-                let decay = Decay::new(isa, &deltas[..place.n], i, a, F::MOST_DECAY);
-                self.head(isa, place, i, found, in_place, &decay, &mut work);
+                let decay = Decay::new(isa, &deltas[..place.n], i, a);
+                self.head(isa, place, i, found, in_place, &deltas, &decay, &mut work);
             }
             token += place.n;
         }
@@ -239,11 +230,6 @@ impl<F: ChunkFactor> Scan<'_, F> {
             let depth = d_state.div_ceil(F::STEP);
             multiply(isa, left, right, depth, &mut block(out, layout), Add(false));
         }
-        for t in 0..n {
-            mask(isa, t, &mut work.scores[t * F::CHUNK..][..seen::<I, F>(isa, t)]);
-        }
-        let scores = Left { data: &*work.scores, row_stride: F::CHUNK };
-        F::left(isa, scores, [n, F::CHUNK], work.score_factors);
         let b = Left { data: &*work.b, row_stride: F::CHUNK };
         F::left(isa, b, [d_state, n], work.b_factors);
     }
@@ -263,36 +249,6 @@ impl<F: ChunkFactor> Scan<'_, F> {
         }
     }
 
-    /// x of a chunk and head, each token times its own factor: a right factor.
-    #[inline(always)]
-    fn scaled<I: Isa>(
-        &self,
-        isa: I,
-        place: Place,
-        head: usize,
-        scale: &[f32; MOST],
-        room: &mut [F],
-    ) {
-        let Place { b, token, n, .. } = place;
-        let width = self.state.shape()[3].next_multiple_of(MOST_LANES);
-        // A token that is missing at the end counts as zeros.
-        let x = |t| match t < n {
-            true => self.args.x.row([self.sequence + b, token + t, head, 0]),
-            false => &[],
-        };
-        for pair in 0..n.div_ceil(2) {
-            let t = 2 * pair;
-            let (rows, scale) = ([x(t), x(t + 1)], [scale[t], scale[t + 1]].map(|s| isa.splat(s)));
-            for p in (0..width).step_by(I::LANES) {
-                let mut scaled = [isa.zero(); 2];
-                for r in 0..2 {
-                    scaled[r] = isa.mul(scale[r], isa.load_at(rows[r], p));
-                }
-                F::put_right(isa, scaled, room, pair, width, p);
-            }
-        }
-    }
-
     /// All of a chunk for head `i` of the line.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "the body of the loop over heads")]
@@ -303,6 +259,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
         i: usize,
         group: usize,
         in_place: bool,
+        deltas: &[[f32; LINE]; MOST],
         decay: &Decay,
         work: &mut Workspace<'_, F>,
     ) {
@@ -312,26 +269,36 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let width = head_dim.next_multiple_of(MOST_LANES);
         let d = self.skip(head);
 
-        self.scaled(isa, place, head, &decay.late_delta, work.late_update);
-        if !decay.by_end {
-            self.scaled(isa, place, head, &decay.delta, work.update);
+        // Δ·x, two tokens at a time; a token that is missing at the end counts as zeros.
+        let x = |t| match t < n {
+            true => self.args.x.row([sequence, token + t, head, 0]),
+            false => &[],
+        };
+        for pair in 0..n.div_ceil(2) {
+            let t = 2 * pair;
+            let rows = [x(t), x(t + 1)];
+            let delta = [isa.splat(deltas[t][i]), isa.splat(deltas[t + 1][i])];
+            let to_end = [isa.splat(decay.to_end[t]), isa.splat(decay.to_end[t + 1])];
+            for p in (0..width).step_by(I::LANES) {
+                let (mut now, mut late) = ([isa.zero(); 2], [isa.zero(); 2]);
+                for r in 0..2 {
+                    now[r] = isa.mul(delta[r], isa.load_at(rows[r], p));
+                    late[r] = isa.mul(to_end[r], now[r]);
+                }
+                F::put_right(isa, now, work.update, pair, width, p);
+                F::put_right(isa, late, work.late_update, pair, width, p);
+            }
         }
 
         self.ask_for(isa, place, i);
 
-        // C·Bᵀ with this head's decay, and what it meets.
+        // C·Bᵀ with this head's decay.
         let stride = F::CHUNK / F::STEP;
-        let (decayed, update) = if decay.by_end {
-            let scores = Left { data: &*work.scores, row_stride: F::CHUNK };
-            (F::again(scores, F::CHUNK, work.score_factors), &*work.late_update)
-        } else {
-            for t in 0..n {
-                let scores = &work.scores[t * F::CHUNK..];
-                let row = &mut work.decayed[t * stride..][..stride];
-                decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
-            }
-            (Left { data: &*work.decayed, row_stride: stride }, &*work.update)
-        };
+        for t in 0..n {
+            let scores = &work.scores[t * F::CHUNK..];
+            let row = &mut work.decayed[t * stride..][..stride];
+            decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
+        }
 
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
         let stride_between = if in_place { width } else { state_stride(width) };
@@ -344,10 +311,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
         let c = F::again(c, d_state, work.c_factors);
         let right = Right { data: &*states, depth_stride: stride_between };
         let ending = Output {
-            before: &decay.before,
-            after: &decay.after,
-            decayed,
-            update: Right { data: update, depth_stride: width },
+            start: &decay.since_start,
+            decayed: Left { data: &*work.decayed, row_stride: stride },
+            update: Right { data: &*work.update, depth_stride: width },
             d,
             x: matrix(&self.args.x, [sequence, token, head, 0]),
         };
@@ -396,9 +362,15 @@ fn transpose<I: Isa>(
     }
 }
 
-/// Sets the scores of tokens that are later than t to 0.
+/// `scores[s] · 2^(u[t]-u[s])`, and 0 where s is later than t: a row of a left factor.
 #[inline(always)]
-fn mask<I: Isa>(isa: I, t: usize, scores: &mut [f32]) {
+fn decayed_scores<I: Isa, F: ChunkFactor>(
+    isa: I,
+    decay: &Decay,
+    t: usize,
+    scores: &[f32],
+    row: &mut [F],
+) {
     const INDEX: [f32; MOST] = {
         let mut index = [0.0; MOST];
         let mut s = 0;
@@ -408,27 +380,14 @@ fn mask<I: Isa>(isa: I, t: usize, scores: &mut [f32]) {
         }
         index
     };
-    let now = isa.splat(t as f32);
-    for (scores, index) in scores.chunks_exact_mut(I::LANES).zip(INDEX.chunks_exact(I::LANES)) {
-        isa.store(isa.zero_where_gt(isa.load(index), now, isa.load(scores)), scores);
-    }
-}
-
-/// `scores[s] · 2^(u[t]-u[s])`: a row of a left factor.
-#[inline(always)]
-fn decayed_scores<I: Isa, F: ChunkFactor>(
-    isa: I,
-    decay: &Decay,
-    t: usize,
-    scores: &[f32],
-    row: &mut [F],
-) {
     let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
+    let now = isa.splat(t as f32);
     // No vector waits for another: the processor finds the next ones by itself.
     for s in (0..scores.len()).step_by(I::LANES) {
         let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
         let [decayed] = exp2_or_zero(isa, [between(isa, later, earlier)]);
-        F::put_left(isa, isa.mul(isa.load(&scores[s..]), decayed), row, s);
+        let score = isa.mul(isa.load(&scores[s..]), decayed);
+        F::put_left(isa, isa.zero_where_gt(isa.load(&INDEX[s..]), now, score), row, s);
     }
 }
 

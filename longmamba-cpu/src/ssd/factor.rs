@@ -10,9 +10,6 @@ pub(super) trait ChunkFactor: Factor + Scratched {
     const CHUNK: usize;
     /// Neighbours in k that are one factor.
     const STEP: usize;
-    /// The most powers of two that a chunk may decay by for the decay between two of its tokens to be taken as a quotient of
-    /// theirs to its end: rounding a power leaves an error that grows with it.
-    const MOST_DECAY: f32;
 
     /// The left factor of `rows` rows and `depth` values each, those that neighbour in k side by side. `room` is
     /// for rows of `depth / STEP` factors, rounded up.
@@ -64,8 +61,6 @@ impl ChunkFactor for f32 {
     /// 64 takes 5 to 10 % longer.
     const CHUNK: usize = 32;
     const STEP: usize = 1;
-    /// An error of 2⁻²²·ln 2, about that of the powers themselves.
-    const MOST_DECAY: f32 = 8.0;
 
     #[inline(always)]
     fn left<'a, I: Isa>(_: I, from: Left<'a>, _: [usize; 2], _: &'a mut [f32]) -> Left<'a> {
@@ -112,8 +107,6 @@ impl ChunkFactor for f32 {
 impl ChunkFactor for Pair {
     const CHUNK: usize = 64;
     const STEP: usize = 2;
-    /// An error of 2⁻²⁰·ln 2, where rounding to bf16 leaves 2⁻⁹.
-    const MOST_DECAY: f32 = 32.0;
 
     #[inline(always)]
     fn left<'a, I: Isa>(

@@ -10,13 +10,12 @@ use crate::isa::tile::{BlockSums, Ending, Left, Right, Sums, add_product, add_pr
 /// All that y is made of, but for the product of C and the state.
 #[derive(Clone, Copy)]
 pub(super) struct Output<'a, F> {
-    /// See [`Decay`].
-    pub(super) before: &'a [f32; MOST],
-    pub(super) after: &'a [f32; MOST],
-    /// C·Bᵀ, mostly with the head's decay, `[tokens, tokens]`. Of a row the tokens up to the end of its tile are read, 0
+    /// `2^u[t]`
+    pub(super) start: &'a [f32; MOST],
+    /// C·Bᵀ with the head's decay, `[tokens, tokens]`. Of a row the tokens up to the end of its tile are read, 0
     /// where they are later than the row's.
     pub(super) decayed: Left<'a, F>,
-    /// Δ·x, perhaps with its decay to the chunk's end.
+    /// Δ·x
     pub(super) update: Right<'a, F>,
     pub(super) d: Skip<'a>,
     /// `[tokens, head_dim]`
@@ -35,10 +34,10 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
         // What the end takes of x has left the nearest cache meanwhile.
         let x = self.x.data.as_ptr().wrapping_add(t * self.x.row_stride + p);
         isa.prefetch_rows(x, self.x.row_stride, MR, NV * I::LANES);
-        for (&before, sums) in self.before[t..][..MR].iter().zip(&mut *sums) {
-            let before = isa.splat(before);
+        for (&start, sums) in self.start[t..][..MR].iter().zip(&mut *sums) {
+            let start = isa.splat(start);
             for sum in sums {
-                *sum = isa.mul(before, *sum);
+                *sum = isa.mul(start, *sum);
             }
         }
         let depth = (t + MR).div_ceil(F::STEP);
@@ -48,10 +47,10 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
     #[inline(always)]
     fn add_block<I: Isa>(self, isa: I, tiles: &Tiles, at: [usize; 2], sums: &mut BlockSums) {
         let ([t, _], [rows, _]) = (at, tiles.shape());
-        for (&before, sums) in self.before[t..][..rows].iter().zip(&mut sums.0) {
-            let before = isa.splat(before);
+        for (&start, sums) in self.start[t..][..rows].iter().zip(&mut sums.0) {
+            let start = isa.splat(start);
             for sums in sums.chunks_exact_mut(I::LANES) {
-                isa.store(isa.mul(before, isa.load(sums)), sums);
+                isa.store(isa.mul(start, isa.load(sums)), sums);
             }
         }
         let depth = (t + rows).div_ceil(F::STEP);
@@ -61,7 +60,6 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
     #[inline(always)]
     fn end<I: Isa>(self, isa: I, [t, p]: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
         let x = isa.load_at(&self.x.data[t * self.x.row_stride + p..][..old.len()], 0);
-        let sums = isa.mul(isa.splat(self.after[t]), sums);
         isa.fma(self.d.at(isa, p), x, sums)
     }
 }
