@@ -37,9 +37,9 @@ impl Cpu {
         run::<f32>(*self, args, out, scratch)
     }
 
-    /// As [`ssd`](Cpu::ssd), with what is multiplied inside a chunk rounded to `bf16` first: B, C, C·Bᵀ with its decay,
-    /// Δ·x with and without its decay, and the state where it is read. Sums, Δ and the state itself stay `f32`. A sequence of less
-    /// than 5 tokens is not rounded.
+    /// As [`ssd`](Cpu::ssd), with what is multiplied inside a chunk rounded to `bf16` first: B, C, C·Bᵀ with its
+    /// decay, Δ·x with and without its decay, and the state where it is read. Sums, Δ and the state itself stay
+    /// `f32`. A sequence of less than 5 tokens is not rounded.
     ///
     /// # Errors
     /// As there.

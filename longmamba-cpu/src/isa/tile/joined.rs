@@ -105,6 +105,7 @@ impl<E: Ending> Joined<'_, '_, E> {
             at += count;
         }
     }
+
     /// The `count <= NV · LANES` columns from `column` on.
     ///
     /// # Safety
