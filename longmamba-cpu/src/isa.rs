@@ -420,9 +420,7 @@ pub(crate) unsafe trait Isa: Copy + Send + Sync + 'static {
     /// Asks for every cache line of `row`.
     #[inline(always)]
     fn prefetch_row(self, row: &[f32]) {
-        for line in (0..row.len()).step_by(LINE_BYTES / size_of::<f32>()) {
-            self.prefetch(row.as_ptr().wrapping_add(line));
-        }
+        self.prefetch_rows(row.as_ptr(), 0, 1, row.len());
     }
 
     /// Asks for every cache line of `rows` rows of `width` floats, `stride` apart.

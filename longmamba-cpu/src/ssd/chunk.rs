@@ -230,7 +230,7 @@ impl<F: ChunkFactor> Scan<'_, F> {
             let depth = d_state.div_ceil(F::STEP);
             multiply(isa, left, right, depth, &mut block(out, layout), Add(false));
         }
-        let b = Left { data: &*work.b, row_stride: F::CHUNK };
+        let b = Left { data: work.b, row_stride: F::CHUNK };
         F::left(isa, b, [d_state, n], work.b_factors);
     }
 

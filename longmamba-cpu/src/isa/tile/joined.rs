@@ -153,7 +153,8 @@ struct Panel {
     width: usize,
 }
 
-/// Floats are asked for so many pairs of rows ahead: a panel's part of a row is too short for the processor to foresee.
+/// Floats are asked for so many pairs of rows ahead, which makes SSD 1 to 2 % faster on Zen 5; with 16 and 28 it was the same
+/// (`benches/record/2026-11-30-cpu-zen5.md`).
 const AHEAD: usize = 8;
 
 /// The loop over `depth` pairs: `sums[i][v] += Σ_k l[i, k] · r[k, v]`, and `r` is written down.
