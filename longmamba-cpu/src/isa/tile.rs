@@ -266,7 +266,7 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
     }
 
     /// The rows from `row` on of the `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 8, where `MR`
-    /// is more, 4, 2 and 1.
+    /// is more, 4, 2 and 1; see there which.
     ///
     /// # Safety
     /// As [`Product::columns`], and `column + width` must be at most the columns of `out`.
@@ -282,13 +282,15 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
         let rows = out.shape()[0];
         // SAFETY: the caller vouches, and each tile ends at or before the last row.
         unsafe {
-            // Two rows are too few sums to hide how long one takes: eight are four and four, not six and two.
-            while rows - row >= MR && (MR != 6 || rows - row != 8) {
+            // Tiles of few rows are too few sums to hide how long one takes: eight rows are four and four, not six and two, and
+            // sixteen eight and eight, not twelve and four.
+            while rows - row >= MR && (MR != 6 || rows - row != 8) && (MR != 12 || rows - row != 16)
+            {
                 self.tile::<I, MR, NV>(isa, out, row, column, width);
                 row += MR;
             }
-            // Four rows begin a sum just when the one before it ends; eight have time to spare.
-            if const { MR > 8 } && rows - row >= 8 {
+            // Four rows of floats begin a sum just when the one before it ends, of pairs later; eight have time to spare.
+            while const { MR > 8 } && rows - row >= 8 {
                 self.tile::<I, 8, NV>(isa, out, row, column, width);
                 row += 8;
             }

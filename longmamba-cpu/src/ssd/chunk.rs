@@ -8,10 +8,9 @@
 //! h[n,p] = 2^u[end] · h[n,p] + Σ_s B[s,n] · (2^(u[end]-u[s])·Δ[s]·x[s,p])
 //! ```
 //!
-//! Only differences of `u` that are ≤ 0 are raised. They would cancel badly in `f32` where `u` has
-//! grown large, so `u` is summed in `f64` and kept in two floats: the difference of the leading parts
-//! is exact where the two are close, and small against the result's own rounding where they are not. A decay below 2⁻⁶⁴
-//! counts as 0.
+//! Where `u[t]` is above -60, `2^(u[t]-u[s])` is `2^u[t] · 2^-u[s]`, one multiplication; else the difference is raised (see
+//! [`decay`](super::decay)). The choice depends on no later token, so that none can be felt, not even in y's last bits. A
+//! decay below 2⁻⁶⁴ counts as 0.
 //!
 //! The products are taken in `f32` or of values rounded to `bf16` (see [`factor`](super::factor)); the state is
 //! kept in `f32` either way.
@@ -19,14 +18,13 @@
 //! The causal mask is a block of zeros in a product, so a NaN or an infinity in x also reaches the
 //! tokens up to 11 before it, with AMX 31.
 
-use super::decay::{Decay, between};
+use super::decay::Decay;
 use super::factor::ChunkFactor;
 use super::output::{Decayed, Output};
 use super::{Place, Scan};
 use crate::dispatch::Block;
 use crate::isa::tile::{Add, BLOCK, Left, Right, multiply};
 use crate::isa::{Isa, MOST_LANES};
-use crate::math::exp2_or_zero;
 use crate::select::{LINE, Selection, TILE};
 use longmamba_core::{Layout, Result, View, ViewMut};
 
@@ -263,30 +261,33 @@ impl<F: ChunkFactor> Scan<'_, F> {
         decay: &Decay,
         work: &mut Workspace<'_, F>,
     ) {
-        let Place { b, k, token, n, .. } = place;
+        let Place { b, k, count, token, n } = place;
         let (sequence, head) = (self.sequence + b, self.head + k + i);
         let [_, _, d_state, head_dim] = self.state.shape();
         let width = head_dim.next_multiple_of(MOST_LANES);
         let d = self.skip(head);
 
         // Δ·x, two tokens at a time; a token that is missing at the end counts as zeros.
-        let x = |t| match t < n {
-            true => self.args.x.row([sequence, token + t, head, 0]),
-            false => &[],
-        };
-        for pair in 0..n.div_ceil(2) {
-            let t = 2 * pair;
-            let rows = [x(t), x(t + 1)];
+        let x = matrix(&self.args.x, [sequence, token, head, 0]);
+        for t in (0..n).step_by(2) {
+            let row = |t: usize| match t < n {
+                true => &from(x.data, t * x.row_stride)[..head_dim],
+                false => &[],
+            };
+            let rows = [row(t), row(t + 1)];
             let delta = [isa.splat(deltas[t][i]), isa.splat(deltas[t + 1][i])];
             let to_end = [isa.splat(decay.to_end[t]), isa.splat(decay.to_end[t + 1])];
+            let pair = t / F::STEP * width;
+            let update = &mut work.update[pair..][..2 / F::STEP * width];
+            let late_update = &mut work.late_update[pair..][..2 / F::STEP * width];
             for p in (0..width).step_by(I::LANES) {
                 let (mut now, mut late) = ([isa.zero(); 2], [isa.zero(); 2]);
                 for r in 0..2 {
                     now[r] = isa.mul(delta[r], isa.load_at(rows[r], p));
                     late[r] = isa.mul(to_end[r], now[r]);
                 }
-                F::put_right(isa, now, work.update, pair, width, p);
-                F::put_right(isa, late, work.late_update, pair, width, p);
+                F::put_right(isa, now, update, width, p);
+                F::put_right(isa, late, late_update, width, p);
             }
         }
 
@@ -294,10 +295,13 @@ impl<F: ChunkFactor> Scan<'_, F> {
 
         // C·Bᵀ with this head's decay.
         let stride = F::CHUNK / F::STEP;
-        for t in 0..n {
-            let scores = &work.scores[t * F::CHUNK..];
-            let row = &mut work.decayed[t * stride..][..stride];
-            decayed_scores(isa, decay, t, &scores[..seen::<I, F>(isa, t)], row);
+        let rows = causal_rows::<I, F>(isa);
+        for first in (0..n).step_by(rows) {
+            let seen = seen::<I, F>(isa, first);
+            for t in first..n.min(first + rows) {
+                let row = &mut work.decayed[t * stride..][..stride];
+                decay.scores(isa, t, &work.scores[t * F::CHUNK..][..seen], row);
+            }
         }
 
         // y: what the state before the chunk gives, and what the chunk's own tokens give.
@@ -321,19 +325,29 @@ impl<F: ChunkFactor> Scan<'_, F> {
         F::multiply(isa, c, right, d_state, work.right, &mut out, ending);
 
         // And the state.
+        let next = (in_place && token == 0 && i + 1 < count)
+            .then(|| (states.as_ptr().wrapping_add(size), stride_between));
         let left = Left { data: &*work.b, row_stride: F::CHUNK };
         let left = F::again(left, n, work.b_factors);
         let right = Right { data: &*work.late_update, depth_stride: width };
         let mut states = block(states, Layout::strided([d_state, width], [stride_between, 1]));
-        multiply(isa, left, right, n.div_ceil(F::STEP), &mut states, Decayed(decay.whole));
+        multiply(
+            isa,
+            left,
+            right,
+            n.div_ceil(F::STEP),
+            &mut states,
+            Decayed { decay: decay.whole, next },
+        );
     }
 }
 
-/// The columns of G that the tokens of t's block may have: in whole vectors.
+/// The columns of G that the tokens of t's block may have: in whole vectors, and up to the end of their last tile. At the end
+/// of a chunk, tiles of 8 and of 4 rows may begin in one block and end up to 4 rows into the next.
 #[inline(always)]
 fn seen<I: Isa, F: ChunkFactor>(isa: I, t: usize) -> usize {
     let rows = causal_rows::<I, F>(isa);
-    ((t / rows + 1) * rows).next_multiple_of(MOST_LANES).min(F::CHUNK)
+    ((t / rows + 1) * rows + 4).next_multiple_of(MOST_LANES).min(F::CHUNK)
 }
 
 /// `into[k, t] = from[t, k]` for `n` tokens and `depth` states; rows of `into` have `chunk` elements.
@@ -359,35 +373,6 @@ fn transpose<I: Isa>(
                 }
             }
         }
-    }
-}
-
-/// `scores[s] · 2^(u[t]-u[s])`, and 0 where s is later than t: a row of a left factor.
-#[inline(always)]
-fn decayed_scores<I: Isa, F: ChunkFactor>(
-    isa: I,
-    decay: &Decay,
-    t: usize,
-    scores: &[f32],
-    row: &mut [F],
-) {
-    const INDEX: [f32; MOST] = {
-        let mut index = [0.0; MOST];
-        let mut s = 0;
-        while s < MOST {
-            index[s] = s as f32;
-            s += 1;
-        }
-        index
-    };
-    let later = (isa.splat(decay.high[t]), isa.splat(decay.low[t]));
-    let now = isa.splat(t as f32);
-    // No vector waits for another: the processor finds the next ones by itself.
-    for s in (0..scores.len()).step_by(I::LANES) {
-        let earlier = (isa.load(&decay.high[s..]), isa.load(&decay.low[s..]));
-        let [decayed] = exp2_or_zero(isa, [between(isa, later, earlier)]);
-        let score = isa.mul(isa.load(&scores[s..]), decayed);
-        F::put_left(isa, isa.zero_where_gt(isa.load(&INDEX[s..]), now, score), row, s);
     }
 }
 

@@ -45,16 +45,9 @@ pub(super) trait ChunkFactor: Factor + Scratched {
     /// Writes values `at` to `at + LANES` of a row of a left factor; `at` is a multiple of `LANES`.
     fn put_left<I: Isa>(isa: I, values: I::V, row: &mut [Self], at: usize);
 
-    /// Writes a vector of each of two rows of a right factor, rows 2k and 2k + 1, from column `at` on. Rows are
-    /// `width` values long.
-    fn put_right<I: Isa>(
-        isa: I,
-        rows: [I::V; 2],
-        room: &mut [Self],
-        k: usize,
-        width: usize,
-        at: usize,
-    );
+    /// Writes a vector of each of two rows of a right factor, which are `width` values long and have `room`, from column `at`
+    /// on.
+    fn put_right<I: Isa>(isa: I, rows: [I::V; 2], room: &mut [Self], width: usize, at: usize);
 }
 
 impl ChunkFactor for f32 {
@@ -95,12 +88,11 @@ impl ChunkFactor for f32 {
         isa: I,
         [first, second]: [I::V; 2],
         room: &mut [f32],
-        k: usize,
         width: usize,
         at: usize,
     ) {
-        isa.store(first, &mut room[2 * k * width + at..]);
-        isa.store(second, &mut room[(2 * k + 1) * width + at..]);
+        isa.store(first, &mut room[at..]);
+        isa.store(second, &mut room[width + at..]);
     }
 }
 
@@ -160,10 +152,9 @@ impl ChunkFactor for Pair {
         isa: I,
         [first, second]: [I::V; 2],
         room: &mut [Pair],
-        k: usize,
-        width: usize,
+        _: usize,
         at: usize,
     ) {
-        isa.store_pairs(isa.join(first, second), &mut room[k * width + at..]);
+        isa.store_pairs(isa.join(first, second), &mut room[at..]);
     }
 }

@@ -66,11 +66,29 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
 
 /// The product, and what it meets with the chunk's decay.
 #[derive(Clone, Copy)]
-pub(super) struct Decayed(pub(super) f32);
+pub(super) struct Decayed {
+    pub(super) decay: f32,
+    /// The same matrix of the next head, and the distance between its rows: it comes from memory, and is asked for
+    /// tile by tile.
+    pub(super) next: Option<(*const f32, usize)>,
+}
 
 impl Ending for Decayed {
     #[inline(always)]
+    fn add<I: Isa, const MR: usize, const NV: usize>(
+        self,
+        isa: I,
+        [row, column]: [usize; 2],
+        _: &mut Sums<I, MR, NV>,
+    ) {
+        if let Some((next, stride)) = self.next {
+            let next = next.wrapping_add(row.wrapping_mul(stride).wrapping_add(column));
+            isa.prefetch_rows(next, stride, MR, NV * I::LANES);
+        }
+    }
+
+    #[inline(always)]
     fn end<I: Isa>(self, isa: I, _: [usize; 2], sums: I::V, old: &[f32]) -> I::V {
-        isa.fma(isa.splat(self.0), isa.load_at(old, 0), sums)
+        isa.fma(isa.splat(self.decay), isa.load_at(old, 0), sums)
     }
 }

@@ -1,177 +1,15 @@
 //! The Mamba-2 scan against the oracle, and against itself.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod problem;
 
-use common::{Random, Strided, assert_same, assert_sums, cpus, threshold, widen, with_threads};
-use longmamba_core::{ChannelStats, DtLimits, Ssd, SsdInputs, SsdOut, View, ViewMut, oracle};
-use longmamba_cpu::{Cpu, Scratch};
+use common::{Random, Strided, assert_same, assert_sums, cpus, widen, with_threads};
+use half::bf16;
+use longmamba_core::{DtLimits, Ssd, SsdOut, View, ViewMut};
+use longmamba_cpu::{Accumulate, Cpu, Scratch};
+use problem::{Method, Problem, Storage};
 use proptest::prelude::*;
-use std::ops::Range;
-
-/// `Cpu::ssd` or `Cpu::ssd_bf16`.
-type Method = fn(&Cpu, &Ssd<'_>, SsdOut<'_>, &mut Scratch) -> longmamba_core::Result<()>;
-
-/// How a problem is laid out in memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Storage {
-    /// Rows end to end; the state with neighbouring elements of `head_dim` contiguous.
-    Plain,
-    /// Rows cut from wider buffers; the state with neighbouring states contiguous.
-    Strided,
-}
-
-#[derive(Clone)]
-struct Problem {
-    /// batch, len, heads, head_dim, groups, d_state
-    dims: [usize; 6],
-    storage: Storage,
-    x: Strided<4>,
-    dt_raw: Strided<3>,
-    a: Vec<f32>,
-    b: Strided<4>,
-    c: Strided<4>,
-    d: Option<Vec<f32>>,
-    dt_bias: Option<Vec<f32>>,
-    delta_min: Option<Vec<f32>>,
-    dt_limits: DtLimits,
-    lengths: Option<Vec<usize>>,
-    state: Vec<f32>,
-}
-
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    y: Vec<f32>,
-    state: Vec<f32>,
-    delta_sum: Vec<f64>,
-    kept_sum: Vec<f64>,
-    kept: Vec<u64>,
-}
-
-impl Problem {
-    fn new(dims: [usize; 6], storage: Storage, seed: u64) -> Self {
-        let [batch, len, heads, head_dim, groups, d_state] = dims;
-        let mut r = Random::new(seed);
-        let gap = if storage == Storage::Plain { 0 } else { 3 };
-        let mut rows = |shape: [usize; 4], scale: f32| {
-            Strided::rows(&r.vec(shape.iter().product(), -scale, scale), shape, gap)
-        };
-        let x = rows([batch, len, heads, head_dim], 2.0);
-        let (b, c) =
-            (rows([batch, len, groups, d_state], 1.0), rows([batch, len, groups, d_state], 1.0));
-        let dt_raw = r.vec(batch * len * heads, -7., 2.);
-        Problem {
-            dims,
-            storage,
-            x,
-            dt_raw: Strided::rows(&dt_raw, [batch, len, heads], gap),
-            a: r.vec(heads, -8., -0.05),
-            b,
-            c,
-            d: Some(r.vec(heads, -1., 1.)),
-            dt_bias: Some(r.vec(heads, -1., 1.)),
-            delta_min: None,
-            dt_limits: DtLimits::default(),
-            lengths: None,
-            state: r.vec(batch * heads * head_dim * d_state, -1., 1.),
-        }
-    }
-
-    /// Every other head drops about half of its tokens.
-    fn masked(mut self) -> Self {
-        let [batch, len, heads, ..] = self.dims;
-        let dt = self.dt_raw.values();
-        let values = |k: usize| -> Vec<f64> {
-            let bias = self.dt_bias.as_ref().map_or(0.0, |v| v[k]);
-            let raw = (0..batch * len).map(|i| dt[i * heads + k]);
-            raw.map(|raw| oracle::delta(raw, bias, self.dt_limits)).collect()
-        };
-        let thresholds =
-            (0..heads).map(|k| if k % 2 == 0 { threshold(values(k), 0.5) } else { 0.0 }).collect();
-        self.delta_min = Some(thresholds);
-        self
-    }
-
-    fn inputs<'a>(&'a self, tokens: &Range<usize>, lengths: Option<&'a [usize]>) -> SsdInputs<'a> {
-        SsdInputs {
-            x: cut(&self.x, tokens),
-            dt_raw: cut(&self.dt_raw, tokens),
-            a: &self.a,
-            b: cut(&self.b, tokens),
-            c: cut(&self.c, tokens),
-            d: self.d.as_deref(),
-            dt_bias: self.dt_bias.as_deref(),
-            delta_min: self.delta_min.as_deref(),
-            dt_limits: self.dt_limits,
-            lengths,
-        }
-    }
-
-    /// The scan, in the parts that `ends` cuts it into; the state goes from part to part.
-    fn run(&self, cpu: Cpu, ends: &[usize]) -> Outcome {
-        self.run_as(cpu, ends, Cpu::ssd)
-    }
-
-    fn run_as(&self, cpu: Cpu, ends: &[usize], ssd: Method) -> Outcome {
-        let [batch, len, heads, head_dim, _, d_state] = self.dims;
-        let (order, gap) = match self.storage {
-            Storage::Plain => ([0, 1, 3, 2], 0),
-            Storage::Strided => ([0, 1, 2, 3], 2),
-        };
-        let mut state = Strided::new(&self.state, [batch, heads, head_dim, d_state], order, gap);
-        let shape = [batch, len, heads, head_dim];
-        let mut y = Strided::rows(&vec![7.0; shape.iter().product()], shape, gap);
-        let (mut delta_sum, mut kept_sum) = (vec![0.0; batch * heads], vec![0.0; batch * heads]);
-        let mut kept = vec![0; batch * heads];
-        let mut scratch = Scratch::new();
-        let mut start = 0;
-        for &end in ends.iter().chain([&len]) {
-            let lengths: Option<Vec<usize>> = self
-                .lengths
-                .as_ref()
-                .map(|l| l.iter().map(|&n| n.clamp(start, end) - start).collect());
-            let args = Ssd::new(self.inputs(&(start..end), lengths.as_deref())).unwrap();
-            let stats = ChannelStats {
-                delta_sum: &mut delta_sum,
-                kept_sum: &mut kept_sum,
-                kept: &mut kept,
-            };
-            let y = y.view_mut().slice(1, start..end).unwrap();
-            let out = SsdOut { y, state: state.view_mut(), stats: Some(stats) };
-            ssd(&cpu, &args, out, &mut scratch).unwrap();
-            start = end;
-        }
-        Outcome { y: y.values(), state: state.values(), delta_sum, kept_sum, kept }
-    }
-
-    fn oracle(&self) -> oracle::ScanResult {
-        let args = Ssd::new(self.inputs(&(0..self.dims[1]), self.lengths.as_deref())).unwrap();
-        oracle::ssd(&args, &widen(&self.state))
-    }
-
-    fn check(&self, what: &str, outcome: &Outcome, expected: &oracle::ScanResult) {
-        self.check_within(what, outcome, expected, 1e-5);
-    }
-
-    fn check_within(
-        &self,
-        what: &str,
-        outcome: &Outcome,
-        expected: &oracle::ScanResult,
-        tolerance: f64,
-    ) {
-        let what = format!("{what} {:?} {:?}", self.dims, self.storage);
-        assert_sums(&format!("{what} y"), &outcome.y, &expected.y, tolerance);
-        assert_sums(&format!("{what} state"), &outcome.state, &expected.state, tolerance);
-        let sums = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        assert_sums(&format!("{what} Σ Δ"), &sums(&outcome.delta_sum), &expected.delta_sum, 2e-6);
-        assert_sums(&format!("{what} kept"), &sums(&outcome.kept_sum), &expected.kept_sum, 2e-6);
-        assert_eq!(outcome.kept, expected.kept, "{what}");
-    }
-}
-
-fn cut<'a, const R: usize>(rows: &'a Strided<R>, tokens: &Range<usize>) -> View<'a, f32, R> {
-    rows.view().slice(1, tokens.clone()).unwrap()
-}
 
 fn problems() -> Vec<Problem> {
     let mut all = Vec::new();
@@ -464,6 +302,37 @@ fn nan_goes_where_it_comes_from_and_hardly_further() {
             }
         }
     }
+}
+
+/// Of what lies in the working memory, nothing gets into a result, however many tokens the last chunk has.
+#[test]
+fn scratch_may_hold_anything() {
+    for cpu in cpus() {
+        for len in 4..=70 {
+            let problem = Problem::new([1, len, 3, 20, 1, 16], Storage::Plain, 16);
+            for ssd in [Cpu::ssd as Method, Cpu::ssd_bf16] {
+                let found = problem.run_in(&mut full_of_nan(cpu), cpu, &[], ssd);
+                let expected = problem.run_as(cpu, &[], ssd);
+                let what = format!("{cpu:?}, {len} tokens");
+                assert_same(&what, &found.y, &expected.y);
+                assert_same(&what, &found.state, &expected.state);
+            }
+        }
+    }
+}
+
+/// What a product of rounded NaN and a scan of NaN have used: pairs and floats.
+fn full_of_nan(cpu: Cpu) -> Scratch {
+    let mut scratch = Scratch::new();
+    let (x, w, mut out) = (vec![f32::NAN; 100 * 128], vec![bf16::ONE; 128], vec![0.0; 100]);
+    let w = View::new(&w, [1, 128]).unwrap();
+    let (x, out) = (View::new(&x, [100, 128]), ViewMut::new(&mut out, [100, 1]));
+    cpu.matmul_bf16(x.unwrap(), w, out.unwrap(), Accumulate::No, &mut scratch).unwrap();
+    let mut problem = Problem::new([1, 64, 4, 40, 2, 40], Storage::Plain, 15);
+    let nan = |shape: [usize; 4]| Strided::rows(&vec![f32::NAN; shape.iter().product()], shape, 0);
+    (problem.x, problem.c) = (nan([1, 64, 4, 40]), nan([1, 64, 2, 40]));
+    problem.run_in(&mut scratch, cpu, &[], Cpu::ssd);
+    scratch
 }
 
 #[test]
