@@ -232,19 +232,13 @@ impl<F: ChunkFactor> Scan<'_, F> {
         F::left(isa, b, [d_state, n], work.b_factors);
     }
 
-    /// Has the rows of y that head `i` of the line is about to write brought near, and of x those that the next
-    /// head reads: short pieces far apart, which the processor does not foresee.
+    /// Has the rows of x brought near that head `i` of the line reads: short pieces far apart, which the processor does not
+    /// foresee.
     #[inline(always)]
     fn ask_for<I: Isa>(&self, isa: I, place: Place, i: usize) {
-        let Place { b, k, count, token, n, .. } = place;
-        let [_, _, _, head_dim] = self.state.shape();
-        let y = self.y.row([b, token, k + i, 0], head_dim).as_ptr();
-        isa.prefetch_rows(y, self.y.strides()[1], n, head_dim);
-        if i + 1 < count {
-            let next = [self.sequence + b, token, self.head + k + i + 1, 0];
-            let x = matrix(&self.args.x, next);
-            isa.prefetch_rows(x.data.as_ptr(), x.row_stride, n, head_dim);
-        }
+        let Place { b, k, token, n, .. } = place;
+        let x = matrix(&self.args.x, [self.sequence + b, token, self.head + k + i, 0]);
+        isa.prefetch_rows(x.data.as_ptr(), x.row_stride, n, self.state.shape()[3]);
     }
 
     /// All of a chunk for head `i` of the line.
@@ -291,7 +285,9 @@ impl<F: ChunkFactor> Scan<'_, F> {
             }
         }
 
-        self.ask_for(isa, place, i);
+        if i + 1 < count {
+            self.ask_for(isa, place, i + 1);
+        }
 
         // C·Bᵀ with this head's decay.
         let stride = F::CHUNK / F::STEP;
