@@ -112,7 +112,7 @@ pub(crate) fn exp2_nonpositive<I: Isa, const N: usize>(isa: I, u: [I::V; N]) -> 
 }
 
 /// The least decay that [`exp2_or_zero`] gives, as a power of two.
-const LEAST_DECAY: f32 = -64.0;
+pub(crate) const LEAST_DECAY: f32 = -64.0;
 
 /// [`exp2_nonpositive`], but 0 for u below -64: far less than what a sum of `f32` keeps of anything, and far more than
 /// 2⁻¹²⁶, so that its products with what the scans meet are no subnormal numbers. With those SSD took an Intel core up

@@ -9,7 +9,7 @@
 use super::chunk::MOST;
 use super::factor::ChunkFactor;
 use crate::isa::{Isa, MOST_LANES};
-use crate::math::{Exp2OrZero, exp2_or_zero, map};
+use crate::math::{Exp2OrZero, LEAST_DECAY, exp2_or_zero, map};
 use crate::select::LINE;
 use std::f32::consts::LN_2;
 use std::f64::consts::LOG2_E;
@@ -97,11 +97,22 @@ impl Decay {
             let later = (isa.splat(self.high[t]), isa.splat(self.low[t]));
             // No vector waits for another: the processor finds the next ones by itself.
             for s in (0..scores.len()).step_by(I::LANES) {
+                if t < s || self.is_forgotten(s + I::LANES - 1, t) {
+                    F::put_left(isa, isa.zero(), row, s);
+                    continue;
+                }
                 let earlier = (isa.load(&self.high[s..]), isa.load(&self.low[s..]));
                 let [decay] = exp2_or_zero(isa, [between(isa, later, earlier)]);
                 put(isa, t, s, decay, scores, row);
             }
         }
+    }
+
+    /// Whether nothing of token s, and so of none before it, is left at token t: where heads forget fast, of most. Not where
+    /// s is later.
+    #[inline(always)]
+    fn is_forgotten(&self, s: usize, t: usize) -> bool {
+        (self.high[t] - self.high[s]) + (self.low[t] - self.low[s]) < LEAST_DECAY && s < t
     }
 }
 
