@@ -44,4 +44,4 @@ pub use norm::Normed;
 pub use quantized::{Quantization, Quantized};
 pub use rope::Rotation;
 pub use scan::selective_scan;
-pub use ssd::{SSD_CHUNKED_FROM, ssd};
+pub use ssd::{SSD_BF16_CHUNK, SSD_CHUNKED_FROM, ssd};

@@ -11,7 +11,7 @@
 
 mod peak;
 
-use crate::Cpu;
+use crate::{Cpu, SSD_BF16_CHUNK, SSD_CHUNKED_FROM};
 use longmamba_core::AlignedVec;
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -33,6 +33,27 @@ pub struct Work {
     pub resident: f64,
     /// More bytes, which come from memory in any case: weights.
     pub streamed: f64,
+}
+
+impl Work {
+    /// What the scan of Mamba-2 computes, without its bytes, for `[tokens, heads, head_dim, groups, d_state]`: two exponentials
+    /// (decay, softplus) per token and head, and `4 · head_dim · d_state` multiplications and additions, which any
+    /// method needs to bring the input into the state and the state out.
+    ///
+    /// Pairs are multiplied chunk by chunk, as [`Cpu::ssd_bf16`] does from [`SSD_CHUNKED_FROM`] tokens on. Whoever does that
+    /// needs as well, for every two tokens of a chunk of [`SSD_BF16_CHUNK`], or one twice, `2 · head_dim` for each head
+    /// and `2 · d_state` for each group.
+    pub fn ssd([tokens, heads, head_dim, groups, d_state]: [usize; 5], pairs: bool) -> Work {
+        let with_state = 4 * tokens * heads * head_dim * d_state;
+        let exps = (2 * tokens * heads) as f64;
+        if !pairs || tokens < SSD_CHUNKED_FROM {
+            return Work { flops: with_state as f64, exps, ..Work::default() };
+        }
+        let (chunks, last) = (tokens / SSD_BF16_CHUNK, tokens % SSD_BF16_CHUNK);
+        let twice = chunks * SSD_BF16_CHUNK * (SSD_BF16_CHUNK + 1) + last * (last + 1);
+        let between = twice * (heads * head_dim + groups * d_state);
+        Work { pair_flops: (with_state + between) as f64, exps, ..Work::default() }
+    }
 }
 
 /// One after the other.
@@ -206,4 +227,29 @@ fn rate(threads: usize, effort: Effort, work: impl Fn() -> f64 + Sync) -> f64 {
         count = (0..threads).into_par_iter().map(|_| work()).sum();
     });
     count / time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_tokens_are_counted() {
+        let [heads, head_dim, groups, d_state] = [6, 8, 2, 16];
+        for tokens in [0, 4, 5, 63, 64, 65, 200] {
+            let with_state = (4 * tokens * heads * head_dim * d_state) as f64;
+            let shape = [tokens, heads, head_dim, groups, d_state];
+            let floats = Work::ssd(shape, false);
+            assert_eq!((floats.flops, floats.pair_flops), (with_state, 0.0));
+            let pairs = Work::ssd(shape, true);
+            if tokens < SSD_CHUNKED_FROM {
+                assert_eq!(pairs, floats);
+                continue;
+            }
+            // Of each token with itself and those before it in its chunk.
+            let met: usize = (0..tokens).map(|t| t % SSD_BF16_CHUNK + 1).sum();
+            let between = (2 * met * (heads * head_dim + groups * d_state)) as f64;
+            assert_eq!((pairs.flops, pairs.pair_flops), (0.0, with_state + between));
+        }
+    }
 }

@@ -23,6 +23,9 @@ use longmamba_core::{Result, Ssd, SsdOut};
 /// Sequences shorter than this go through [`Cpu::ssd`] token by token, and nothing of them is rounded.
 pub const SSD_CHUNKED_FROM: usize = 5;
 
+/// The tokens that [`Cpu::ssd_bf16`] takes together.
+pub const SSD_BF16_CHUNK: usize = 64;
+
 impl Cpu {
     /// Runs the scan of [`SsdInputs`](longmamba_core::SsdInputs): y of every token, the state after
     /// the last one, and, where asked for, the sums of Δ.

@@ -69,24 +69,13 @@ impl Case for Scan {
         format!("{len} × {heads} heads × {head_dim}, {d_state} states")
     }
 
-    /// `4 · head_dim · d_state` operations per token and head, which any method needs to bring the
-    /// input into the state and the state out; two exponentials (decay, softplus). The tensors, and
-    /// the state twice.
+    /// As [`Work::ssd`] counts; the tensors, and the state twice.
     fn work(&self) -> Work {
-        let [len, heads, head_dim, d_state] = self.shape.map(|n| n as f64);
-        let state = heads * head_dim * d_state;
-        let tensors = len * (heads * (2.0 * head_dim + 1.0) + 2.0 * d_state);
-        let bytes = 4.0 * (tensors + 2.0 * state);
-        let operations = 4.0 * len * state;
-        let (flops, pair_flops) = if self.rounded { (0.0, operations) } else { (operations, 0.0) };
-        Work {
-            flops,
-            pair_flops,
-            exps: 2.0 * len * heads,
-            bytes,
-            resident: bytes,
-            ..Work::default()
-        }
+        let [len, heads, head_dim, d_state] = self.shape;
+        let tensors = len * (heads * (2 * head_dim + 1) + 2 * d_state);
+        let bytes = 4.0 * (tensors + 2 * heads * head_dim * d_state) as f64;
+        let tensors = Work { bytes, resident: bytes, ..Work::default() };
+        Work::ssd([len, heads, head_dim, 1, d_state], self.rounded) + tensors
     }
 
     fn rate(&self) -> Rate {

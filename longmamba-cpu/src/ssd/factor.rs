@@ -1,5 +1,6 @@
 //! What the products inside a chunk are made of: `f32`, or values rounded to `bf16`, in pairs.
 
+use super::SSD_BF16_CHUNK;
 use crate::dispatch::{Block, Scratched};
 use crate::isa::tile::{Ending, Factor, Left, Right, join, multiply, multiply_joined};
 use crate::isa::{Isa, Pair};
@@ -97,7 +98,7 @@ impl ChunkFactor for f32 {
 }
 
 impl ChunkFactor for Pair {
-    const CHUNK: usize = 64;
+    const CHUNK: usize = SSD_BF16_CHUNK;
     const STEP: usize = 2;
 
     #[inline(always)]

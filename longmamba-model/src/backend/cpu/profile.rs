@@ -124,17 +124,11 @@ pub(super) fn linear(count: usize, linear: &Linear<CpuBackend>, rounds: bool) ->
     }
 }
 
-/// Mamba-2's scan: what the state gets and gives. Between the tokens of a chunk there is more to multiply, but
-/// how much is the method's own choice.
+/// Mamba-2's scan of so many tokens; see [`Work::ssd`].
 pub(super) fn ssd(count: usize, inputs: &SsdStageInputs<'_, CpuBuffer>, rounds: bool) -> Work {
-    let SsdStageInputs { x, b, groups, heads, .. } = inputs;
-    let state = x.width * b.width / groups;
-    let flops = (4 * count * state) as f64;
-    let pairs = rounds && count >= longmamba_cpu::SSD_CHUNKED_FROM;
-    let work = Work {
-        flops: if pairs { 0.0 } else { flops },
-        pair_flops: if pairs { flops } else { 0.0 },
-        ..rows(count, 0, 2 * heads, 2 * x.width + 2 * b.width)
-    };
-    with_state(work, state)
+    let SsdStageInputs { x, b, groups, heads, .. } = *inputs;
+    let (head_dim, d_state) = (x.width / heads, b.width / groups);
+    let tensors = rows(count, 0, 0, 2 * x.width + 2 * b.width);
+    let work = Work::ssd([count, heads, head_dim, groups, d_state], rounds) + tensors;
+    with_state(work, x.width * d_state)
 }
