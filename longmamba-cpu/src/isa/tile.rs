@@ -266,7 +266,7 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
     }
 
     /// The rows from `row` on of the `width <= NV · LANES` columns from `column` on: tiles of `MR` rows, then of 8, where `MR`
-    /// is more, 4, 2 and 1; see there which.
+    /// is more, 4, 2 and 1.
     ///
     /// # Safety
     /// As [`Product::columns`], and `column + width` must be at most the columns of `out`.
@@ -282,14 +282,13 @@ impl<L: Meets<F>, F: Factor, E: Ending, const STREAMED: bool> Product<'_, L, F, 
         let rows = out.shape()[0];
         // SAFETY: the caller vouches, and each tile ends at or before the last row.
         unsafe {
-            // Tiles of few rows are too few sums to hide how long one takes: eight rows are four and four, not six and two, and
+            // A third of a tile is too few sums to hide how long one takes: eight rows are four and four, not six and two, and
             // sixteen eight and eight, not twelve and four.
-            while rows - row >= MR && (MR != 6 || rows - row != 8) && (MR != 12 || rows - row != 16)
-            {
+            while rows - row >= MR && rows - row != MR + MR / 3 {
                 self.tile::<I, MR, NV>(isa, out, row, column, width);
                 row += MR;
             }
-            // Four rows of floats begin a sum just when the one before it ends, of pairs later; eight have time to spare.
+            // Four rows begin a sum just when the one before it ends; eight have time to spare.
             while const { MR > 8 } && rows - row >= 8 {
                 self.tile::<I, 8, NV>(isa, out, row, column, width);
                 row += 8;

@@ -69,7 +69,7 @@ impl<F: ChunkFactor> Ending for Output<'_, F> {
 pub(super) struct Decayed {
     pub(super) decay: f32,
     /// The same matrix of the next head, and the distance between its rows: it comes from memory, and is asked for
-    /// tile by tile.
+    /// tile by tile. (As what is [`Coming`](crate::isa::tile::Coming), SSD alone took 1.05 to 1.06 of the time on Zen 5.)
     pub(super) next: Option<(*const f32, usize)>,
 }
 
